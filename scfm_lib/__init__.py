@@ -1,0 +1,53 @@
+"""Train a single-cell foundation model on the computer you have, and find out honestly how good it is.
+
+import scfm_lib as scfm
+config = scfm.load_config("minimal")
+run = scfm.train(config, "data/pbmc3k.h5ad")
+adata.obsm["X_scfm"] = scfm.embed(run.model, adata)
+"""
+
+import importlib
+import sys
+import types
+from typing import Any
+
+_WHERE = {
+    "Config": "config",
+    "InputError": "config",
+    "load_config": "config",
+    "config_text": "config",
+    "open_cells": "cells",
+    "read_adata": "cells",
+    "prepare": "store",
+    "open_store": "store",
+    "find_data": "datasets",
+    "simulate": "simulate",
+    "CellTransformer": "model",
+    "load_model": "checkpoint",
+    "train": "train",
+    "Run": "train",
+    "embed": "embed",
+    "evaluate": "evaluate",
+    "write_report": "report",
+}
+__all__ = list(_WHERE)
+
+
+class _Package(types.ModuleType):
+    """Loads a public name when it is first asked for, so that threads can be set before torch is imported."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _WHERE:
+            raise AttributeError(f"scfm_lib has no {name!r}; there are {', '.join(__all__)}")
+        return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing scfm_lib.train would otherwise put the module in the place of the function scfm.train.
+        if not (name in _WHERE and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return __all__
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,5 @@
+"""`python -m scfm_lib` is `scfm`."""
+
+from .cli import main
+
+main()

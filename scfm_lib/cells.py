@@ -1,0 +1,321 @@
+"""From files to checked counts: finds the raw counts of a data set, refuses what is not counts, aligns genes.
+
+A `Cells` is one data set on disk or in memory; its counts are read in chunks of rows, so that a file larger than the
+memory can be prepared. Formats: `.h5ad` (AnnData), 10x `.h5`, and 10x folders with `matrix.mtx`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from .config import InputError
+
+CHUNK = 8192  # cells read at a time: 100 MB at 3,000 expressed genes a cell
+LAYERS = ("counts", "raw_counts", "raw", "umi")  # names under which people keep counts
+ENSEMBL_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "feature_id", "ensembl", "ensemblid")
+SYMBOL_COLUMNS = ("gene_symbol", "gene_symbols", "symbol", "feature_name", "gene_name", "gene_names")
+
+
+@dataclass
+class Cells:
+    """One data set: counts (cells, genes) that can be sliced by rows, and what is known of cells and genes."""
+
+    name: str
+    counts: Any  # csr_matrix, ndarray, h5py.Dataset or anndata's on-disk sparse matrix
+    where: str  # where the counts were found: "X", "layers['counts']" or "raw.X"
+    obs: pd.DataFrame
+    symbols: np.ndarray  # (genes,) upper case, "" where unknown
+    ensembl: np.ndarray  # (genes,) without version, "" where unknown
+    shape: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape = (len(self.obs), len(self.symbols))
+
+    def chunks(self) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Pairs of the first row's number and the counts (rows, genes) as checked float32 CSR.
+
+        Raises:
+            InputError: negative, fractional or NaN values, or cells without any count.
+        """
+        for start in range(0, self.shape[0], CHUNK):
+            rows = sp.csr_matrix(self.counts[start : start + CHUNK], dtype=np.float32)
+            rows.sum_duplicates()
+            rows.eliminate_zeros()
+            check_counts(rows, f"{self.name}: {self.where}")
+            empty = np.flatnonzero(np.diff(rows.indptr) == 0)
+            if len(empty):
+                first = self.obs.index[start + empty[0]]
+                raise InputError(
+                    f"{self.name}: {len(empty)} cells have no counts at all (the first is {first!r}); remove them with "
+                    "sc.pp.filter_cells(adata, min_counts=1) and save the file again"
+                )
+            yield start, rows
+
+
+def check_counts(rows: sp.csr_matrix, where: str) -> None:
+    """Counts are whole molecules: 0, 1, 2, ...
+
+    Raises:
+        InputError: NaN or infinite, negative, or fractional values, with the first offender.
+    """
+    values = rows.data
+    if not np.isfinite(values).all():
+        raise InputError(f"{where} holds NaN or infinite values; raw counts are needed, 0 where a gene was not seen")
+    if (values < 0).any():
+        raise InputError(
+            f"{where} holds negative values (such as {values[values < 0][0]:.3g}), so it was scaled; "
+            "raw counts are needed: save them as adata.layers['counts'] or name another layer with --layer"
+        )
+    fractional = values != np.rint(values)
+    if fractional.any():
+        raise InputError(
+            f"{where} holds fractions (such as {values[fractional][0]:.4g}), so it was normalised; "
+            "raw counts are needed: save them as adata.layers['counts'] or name another layer with --layer"
+        )
+
+
+def open_cells(source: str | Path | ad.AnnData, layer: str | None = None) -> Cells:
+    """Opens a data set without reading its counts.
+
+    Args:
+        source: an `AnnData`, a `.h5ad`, a 10x `.h5`, or a folder with `matrix.mtx(.gz)`.
+        layer: where the counts are; looked for in `layers`, `raw` and `X` when unset.
+
+    Raises:
+        InputError: missing or unreadable file, no counts found, duplicated gene or cell names, no cells.
+    """
+    if isinstance(source, ad.AnnData):
+        return _from_anndata(source, "adata", layer)
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path, or see `scfm train --help` for data sets by name")
+    if path.is_dir():
+        return _from_anndata(_read_10x(path), path.name, layer)
+    if path.suffix.lower() not in {".h5ad", ".h5"}:
+        raise InputError(f"{path} is not a .h5ad, a 10x .h5 or a folder with matrix.mtx; convert it with scanpy first")
+    try:
+        with h5py.File(path) as file:
+            if "X" not in file and "matrix" in file:
+                return _from_anndata(_read_10x(path), path.stem, layer)
+            if "obs" not in file or "var" not in file:
+                raise InputError(
+                    f"{path} is HDF5 but not AnnData: it has no obs and var; write it with adata.write_h5ad"
+                )
+        return _from_h5ad(path, layer)
+    except InputError:
+        raise
+    except Exception as error:  # h5py and anndata raise many kinds for a damaged file
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} cannot be read as .h5ad ({reason}); it may be truncated: copy or download it again"
+        ) from None
+
+
+def read_adata(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.AnnData:
+    """The data set in memory, with the counts that were found in `layers["counts"]` (cells, genes), checked.
+
+    Raises:
+        InputError: as `open_cells` and `Cells.chunks`.
+    """
+    cells = open_cells(source, layer)
+    counts = sp.vstack([rows for _, rows in cells.chunks()], format="csr")
+    if isinstance(source, ad.AnnData) and cells.where != "raw.X":
+        adata = source.copy()
+    else:
+        adata = ad.AnnData(obs=cells.obs.copy(), var=pd.DataFrame(index=_names(cells)))
+        adata.X = counts
+    adata.layers["counts"] = counts
+    return adata
+
+
+def read_any(source: str | Path | ad.AnnData) -> ad.AnnData:
+    """The whole data set in memory as it is, layers and all.
+
+    Raises:
+        InputError: missing or unreadable.
+    """
+    if isinstance(source, ad.AnnData):
+        return source
+    open_cells(source)  # says in one line what is wrong, if something is
+    path = Path(source)
+    return ad.read_h5ad(path) if path.suffix.lower() == ".h5ad" else _read_10x(path)
+
+
+def _names(cells: Cells) -> np.ndarray:
+    return np.where(cells.symbols != "", cells.symbols, cells.ensembl)
+
+
+def _read_10x(path: Path) -> ad.AnnData:
+    import scanpy as sc
+
+    try:
+        if path.is_file():
+            adata = sc.read_10x_h5(path)
+        else:
+            if not any((path / name).exists() for name in ("matrix.mtx", "matrix.mtx.gz")):
+                raise InputError(
+                    f"{path} is a folder without matrix.mtx(.gz); give the folder that 10x calls filtered_*"
+                )
+            adata = sc.read_10x_mtx(path, var_names="gene_ids", make_unique=False)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read as 10x output ({str(error)[:100]}); copy the whole folder again"
+        ) from None
+    if path.is_file():
+        adata.var = adata.var.rename_axis("symbol").reset_index().set_index("gene_ids")
+    return adata
+
+
+def _from_anndata(adata: ad.AnnData, name: str, layer: str | None) -> Cells:
+    available = {f"layers[{key!r}]": adata.layers[key] for key in adata.layers}
+    if adata.raw is not None:
+        available["raw.X"] = adata.raw.X
+    if adata.X is not None:
+        available["X"] = adata.X
+    raw_var = adata.raw.var if adata.raw is not None else None
+    return _choose(name, available, adata.obs, adata.var, raw_var, layer)
+
+
+def _from_h5ad(path: Path, layer: str | None) -> Cells:
+    file = h5py.File(path)  # stays open: the counts are read from it later
+    read = ad.io.read_elem
+
+    def lazy(element: h5py.Group | h5py.Dataset) -> Any:
+        if isinstance(element, h5py.Dataset):
+            return element
+        if element.attrs.get("encoding-type") == "csc_matrix":  # rows of a CSC cannot be sliced cheaply
+            return read(element).tocsr()
+        return ad.io.sparse_dataset(element)
+
+    available = {f"layers[{key!r}]": lazy(element) for key, element in file.get("layers", {}).items()}
+    if "raw" in file and "X" in file["raw"]:
+        available["raw.X"] = lazy(file["raw/X"])
+    if "X" in file:
+        available["X"] = lazy(file["X"])
+    raw_var = read(file["raw/var"]) if "raw.X" in available else None
+    return _choose(path.stem, available, read(file["obs"]), read(file["var"]), raw_var, layer)
+
+
+def _choose(
+    name: str,
+    available: dict[str, Any],
+    obs: pd.DataFrame,
+    var: pd.DataFrame,
+    raw_var: pd.DataFrame | None,
+    layer: str | None,
+) -> Cells:
+    """Picks the counts: the layer asked for, else a layer named like counts, else X, else raw, whichever is whole."""
+    if not len(obs):
+        raise InputError(f"{name} has zero cells; check the filter that made it")
+    if not len(var):
+        raise InputError(f"{name} has zero genes; check the filter that made it")
+    if layer:
+        key = layer if layer in available else f"layers[{layer!r}]"
+        if key not in available:
+            raise InputError(f"{name} has no layer {layer!r}; there are {', '.join(available) or 'none'}")
+        order = [key]
+    else:
+        order = [f"layers[{key!r}]" for key in LAYERS] + ["X", "raw.X"]
+        order = [key for key in order if key in available]
+    problems = []
+    for key in order:
+        try:
+            head = sp.csr_matrix(available[key][: min(256, len(obs))], dtype=np.float32)
+            check_counts(head, f"{name}: {key}")
+        except InputError as error:
+            problems.append(error)
+            continue
+        genes = raw_var if key == "raw.X" else var
+        symbols, ensembl = gene_names(genes, name)
+        if obs.index.has_duplicates:
+            raise InputError(f"{name} has duplicated cell names; call adata.obs_names_make_unique() and save it again")
+        return Cells(name, available[key], key, obs, symbols, ensembl)
+    if problems:
+        raise problems[0]
+    raise InputError(f"{name} holds no matrix; there must be counts in X, a layer or raw")
+
+
+def gene_names(var: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols and Ensembl ids of the genes, each (genes,), "" where unknown.
+
+    Symbols are upper case; Ensembl ids lose their version (`ENSG00000000003.15` is `ENSG00000000003`).
+
+    Raises:
+        InputError: duplicated gene names.
+    """
+    index = var.index.astype(str)
+    if index.has_duplicates:
+        twice = index[index.duplicated()][0]
+        raise InputError(
+            f"{name} has duplicated gene names ({twice!r} for one); call adata.var_names_make_unique() and save it"
+        )
+    lower = {str(column).lower(): column for column in var.columns}
+
+    def column(names: tuple[str, ...]) -> np.ndarray | None:
+        found = next((lower[n] for n in names if n in lower), None)
+        return None if found is None else var[found].astype(object).where(var[found].notna(), "").astype(str).to_numpy()
+
+    names = index.to_numpy().astype(object)
+    is_ensembl = np.mean([n.startswith("ENS") for n in names]) > 0.5
+    symbols = column(SYMBOL_COLUMNS) if is_ensembl else names
+    ensembl = names if is_ensembl else column(ENSEMBL_COLUMNS)
+    blank = np.full(len(names), "", dtype=object)
+    symbols = blank if symbols is None else np.array([s.upper() for s in symbols], dtype=object)
+    ensembl = blank if ensembl is None else np.array([e.split(".")[0] for e in ensembl], dtype=object)
+    return symbols, ensembl
+
+
+def match_genes(symbols: np.ndarray, ensembl: np.ndarray, cells: Cells) -> np.ndarray:
+    """For each gene of a vocabulary, its column in `cells`, or -1: (genes,) int64.
+
+    Both names are compared, Ensembl ids and symbols; whichever finds more genes is used for all.
+    """
+    best = np.full(len(symbols), -1, dtype=np.int64)
+    for wanted, there in ((ensembl, cells.ensembl), (symbols, cells.symbols)):
+        position: dict[str, int] = {}
+        for column, gene in enumerate(there):
+            if gene:
+                position.setdefault(gene, column)  # a symbol may stand for two Ensembl ids: the first is taken
+        columns = np.array([position.get(gene, -1) if gene else -1 for gene in wanted], dtype=np.int64)
+        if (columns >= 0).sum() > (best >= 0).sum():
+            best = columns
+    return best
+
+
+def match_report(columns: np.ndarray, symbols: np.ndarray, name: str, least: float = 0.1) -> str:
+    """One line on matched and unmatched genes.
+
+    Raises:
+        InputError: fewer than `least` of the genes were matched.
+    """
+    found = int((columns >= 0).sum())
+    missing = [str(s) for s in symbols[columns < 0][:3]]
+    line = f"{name}: {found:,} of {len(columns):,} genes matched"
+    if found < max(1, least * len(columns)):
+        reason = "no gene matched" if not found else "too few genes matched"
+        raise InputError(
+            f"{line}: {reason} (missing for example {', '.join(missing)}); "
+            "check the species and that var holds gene symbols or Ensembl ids"
+        )
+    return line + (f", {len(columns) - found:,} not (for example {', '.join(missing)})" if missing else "")
+
+
+def held_out(names: pd.Index, fraction: float, seed: int) -> np.ndarray:
+    """Which cells are held out of everything: (cells,) bool.
+
+    A cell is held out if the hash of its name and the seed falls below `fraction`, so the answer does not depend on
+    the order of the cells, on other files, or on who asks: training and evaluation agree without passing lists around.
+    """
+    if fraction == 0:
+        return np.zeros(len(names), dtype=bool)
+    hashes = pd.util.hash_array(names.astype(str).to_numpy().astype(object), hash_key=f"{seed:016d}", categorize=False)
+    return hashes < np.uint64(min(fraction, 1 - 2**-53) * 2**64)

@@ -1,0 +1,124 @@
+"""Checkpoints: everything a run needs to go on, in one file that is either whole or not there."""
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .config import Config, InputError, parse_config
+from .model import CellTransformer
+from .versions import versions
+
+FORMAT = "scfm-checkpoint-1"
+
+
+def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Writes `checkpoints/checkpoint_step_N.pt` by a temporary file and a rename, then deletes all but the last `keep`.
+
+    Raises:
+        OSError: the disk is full or not writable; nothing half-written is left.
+    """
+    folder = run_dir / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"checkpoint_step_{step}.pt"
+    write_atomically(
+        path, lambda file: torch.save({"format": FORMAT, "step": step, "versions": versions(), **state}, file)
+    )
+    for old in _by_step(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Calls `write(file)` on a binary file beside `path`, then renames it to `path`."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            try:
+                write(file)
+            except RuntimeError as error:  # torch's writer hides the cause of a failed write
+                if shutil.disk_usage(path.parent).free < 1e6:
+                    raise OSError(28, "No space left on device", str(path)) from error
+                raise
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _by_step(folder: Path) -> list[Path]:
+    files = [p for p in folder.glob("checkpoint_step_*.pt") if re.fullmatch(r"checkpoint_step_\d+", p.stem)]
+    return sorted(files, key=lambda p: int(p.stem.rsplit("_", 1)[1]))
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The file itself, or the newest checkpoint of a run's folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    for folder in (path / "checkpoints", path):
+        if folder.is_dir() and _by_step(folder):
+            return _by_step(folder)[-1]
+    raise InputError(f"there is no checkpoint at {path}; give RUN or RUN/checkpoints/checkpoint_step_N.pt")
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The stored state on the CPU. Only tensors and plain values are read: a checkpoint cannot run code.
+
+    Raises:
+        InputError: not one of this library's checkpoints, or damaged.
+    """
+    path = find_checkpoint(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:80]
+        raise InputError(
+            f"{path} cannot be read as a checkpoint ({reason}); it may be truncated: use an earlier one"
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise InputError(f"{path} is a checkpoint of another model, not of scfm; give one written by `scfm train`")
+    return state
+
+
+def checkpoint_config(state: dict[str, Any]) -> Config:
+    """The config a checkpoint was trained with; `model.n_genes` is the vocabulary it really has."""
+    return parse_config(state["config"], "the checkpoint's config")
+
+
+def load_model(path: str | Path) -> CellTransformer:
+    """The trained model of a checkpoint or run, on the CPU, in evaluation mode, with its gene names.
+
+    Raises:
+        InputError: as `load_checkpoint`.
+    """
+    state = load_checkpoint(path)
+    model = CellTransformer(checkpoint_config(state).model)
+    put_weights(model, state)
+    return model.eval()
+
+
+def put_weights(model: CellTransformer, state: dict[str, Any]) -> None:
+    """Loads a checkpoint's weights and gene names into a model of the same dimensions.
+
+    Raises:
+        InputError: the dimensions differ.
+    """
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()[:120]
+        raise InputError(f"the checkpoint is of a model with other dimensions ({reason}); use its own config") from None
+    model.symbols = np.array(state["symbols"], dtype=object)
+    model.ensembl = np.array(state["ensembl"], dtype=object)

@@ -1,0 +1,74 @@
+"""A cell's vector: what the trained model makes of the whole cell."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from .batches import whole_cells
+from .cells import match_genes, match_report, open_cells
+from .config import InputError
+from .model import CellTransformer
+
+
+def embed(
+    model: CellTransformer,
+    source: ad.AnnData | str | Path,
+    *,
+    layer: str | None = None,
+    batch_size: int = 128,
+    device: str | torch.device | None = None,
+) -> np.ndarray:
+    """Embeds cells: (cells, hidden_dim) float32, in the order of the data. A cell's vector depends on that cell alone.
+
+    Genes are matched to the model's by Ensembl id or symbol; genes the model does not know count only towards the
+    library size.
+
+    Args:
+        model: from `load_model` or a run.
+        source: an `AnnData` with counts or a path, as `open_cells` takes.
+        layer: where the counts are; looked for when unset.
+        batch_size: cells at a time.
+        device: where to compute; where the model is, when unset.
+
+    Raises:
+        InputError: no counts, or fewer than a tenth of the model's genes found.
+    """
+    if model.symbols is None or model.ensembl is None:
+        raise InputError(
+            "this model has no gene names; load it with load_model, or set model.symbols and model.ensembl"
+        )
+    cells = open_cells(source, layer)
+    columns = match_genes(model.symbols, model.ensembl, cells)
+    match_report(columns, model.symbols, cells.name)
+    known = np.flatnonzero(columns >= 0)
+    out = np.zeros((cells.shape[0], model.config.hidden_dim), dtype=np.float32)
+    home = next(model.parameters()).device
+    device = torch.device(device or home)
+    was_training = model.training
+    model.to(device).eval()
+    try:
+        with torch.inference_mode():
+            for start, rows in cells.chunks():
+                library_size = np.asarray(rows.sum(1)).ravel()
+                chosen = sp.csr_matrix(rows[:, columns[known]])
+                for batch, genes, values in whole_cells(
+                    chosen.indptr, known[chosen.indices], chosen.data, library_size, batch_size
+                ):
+                    vectors = model.encode(genes.to(device), values.to(device))
+                    out[start + batch] = vectors.float().cpu().numpy()
+    finally:
+        model.to(home).train(was_training)
+    return out
+
+
+def gene_match(model: CellTransformer, source: ad.AnnData | str | Path, layer: str | None = None) -> str:
+    """One line that says how many of the model's genes a data set has.
+
+    Raises:
+        InputError: fewer than a tenth.
+    """
+    cells = open_cells(source, layer)
+    return match_report(match_genes(model.symbols, model.ensembl, cells), model.symbols, cells.name)

@@ -1,0 +1,122 @@
+"""What this machine can do: the device, the precision and the threads a run uses."""
+
+import ctypes
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from .config import InputError, TrainingConfig
+
+KEEP_BYTES = 1 << 30
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name, or with "auto" the best whose kernels really run: CUDA, then MPS, then the CPU.
+
+    Raises:
+        InputError: unknown name, or a device that is not there or cannot run this torch build's kernels.
+    """
+    if name not in {"auto", "cpu", "cuda", "mps"}:
+        raise InputError(f"device {name!r} is not known; choose auto, cpu, cuda or mps")
+    if name in {"auto", "cuda"} and torch.cuda.is_available():
+        problem = _kernel_problem("cuda")
+        if problem is None:
+            return torch.device("cuda")
+        if name == "cuda":
+            raise InputError(
+                f"{torch.cuda.get_device_name()} answers, but a kernel fails on it ({problem}): this build of torch "
+                "has no code for it; choose another GPU (on Kaggle T4 x2) or --device cpu"
+            )
+    elif name == "cuda":
+        build = "is a CPU-only build" if torch.version.cuda is None else "sees no CUDA device"
+        raise InputError(
+            f"torch {torch.__version__} {build}; use --device cpu, or install a CUDA build: "
+            "pip install torch --index-url https://download.pytorch.org/whl/cu128"
+        )
+    if name in {"auto", "mps"} and torch.backends.mps.is_available():
+        return torch.device("mps")
+    if name == "mps":
+        raise InputError("device 'mps' needs a Mac with Apple silicon; use --device cpu or auto")
+    return torch.device("cpu")
+
+
+def _kernel_problem(device: str) -> str | None:
+    try:
+        (torch.ones(8, device=device) * 2).sum().item()
+    except RuntimeError as error:
+        return str(error).splitlines()[0][:80]
+    return None
+
+
+def choose_precision(training: TrainingConfig, device: torch.device) -> str:
+    """ "fp32", "bf16" or "fp16": what the config says, else what the hardware does well.
+
+    bf16 where CUDA has it in hardware (compute capability 8.0), fp16 with a scaler on older cards, fp32 elsewhere. On
+    CPUs with native bf16, autocast was measured at these sizes and brought nothing (CONTRIBUTING.md).
+
+    Raises:
+        InputError: fp16 on a device without it.
+    """
+    if training.fp16:
+        if device.type == "cpu":
+            raise InputError("training.fp16 needs a GPU; on the CPU leave it unset, or set training.bf16")
+        return "fp16"
+    if training.bf16:
+        return "bf16"
+    if device.type != "cuda":
+        return "fp32"
+    if training.bf16 is None and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp32" if training.fp16 is False else "fp16"
+
+
+def describe_device(device: torch.device, precision: str) -> str:
+    """One line, the first a run prints: never be silently on the CPU."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif device.type == "mps":
+        name = "Apple GPU"
+    else:
+        name = f"{torch.get_num_threads()} threads"
+    return f"device {device.type} ({name}), {precision}"
+
+
+def usable_cores() -> int:
+    """Cores this process may use: the affinity mask and the cgroup's limit, not only what the machine has."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    for file, parse in (("/sys/fs/cgroup/cpu.max", _cgroup_v2), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", _cgroup_v1)):
+        try:
+            limit = parse(Path(file))
+        except (OSError, ValueError):
+            continue
+        if limit:
+            cores = min(cores, max(1, int(limit)))
+    return cores
+
+
+def _cgroup_v2(file: Path) -> float | None:
+    quota, period = file.read_text().split()
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _cgroup_v1(file: Path) -> float | None:
+    quota = int(file.read_text())
+    return None if quota <= 0 else quota / int(file.with_name("cpu.cfs_period_us").read_text())
+
+
+def prepare_cpu() -> None:
+    """Sets the threads to the usable cores, and lets glibc keep freed memory instead of returning it at each step.
+
+    PyTorch's CPU temporaries of a few MB are otherwise mapped and unmapped hundreds of times a step. Other C libraries
+    are left alone. The gain is measured by `benchmarks/throughput.py`.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc" and "SCFM_RETURN_MEMORY" not in os.environ:
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_threshold, KEEP_BYTES)
+        libc.mallopt(m_trim_threshold, KEEP_BYTES)

@@ -1,0 +1,99 @@
+"""What a run tells while it works: a progress bar, console lines, `metrics.jsonl`, TensorBoard and, if asked, wandb."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from tqdm.auto import tqdm
+
+from .config import Config, InputError
+
+
+class Monitor:
+    """Writes a run's metrics. `metrics.jsonl` has one JSON object a line, each with `step`."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        config: Config,
+        first_step: int,
+        total_steps: int,
+        *,
+        verbose: bool,
+        tensorboard: bool,
+        wandb: bool,
+    ):
+        self.verbose = verbose
+        self.file = run_dir / "metrics.jsonl"
+        self.history = read_metrics(self.file, before=first_step)
+        text = "".join(json.dumps(row) + "\n" for row in self.history)
+        temporary = self.file.with_suffix(".partial")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, self.file)
+        terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self.bar = tqdm(
+            total=total_steps, initial=first_step, unit="step", disable=not (verbose and terminal), leave=False
+        )
+        self.writer = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run_dir / "logs"), purge_step=first_step or None)
+        self.wandb = None
+        if wandb:
+            try:
+                import wandb as package
+            except ImportError:
+                raise InputError(
+                    "--wandb needs wandb: pip install wandb, then wandb login (or WANDB_MODE=offline)"
+                ) from None
+            self.wandb = package.init(
+                project="scfm", name=run_dir.name, dir=str(run_dir), config=config.model_dump(), resume="allow"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+        if self.writer:
+            self.writer.close()
+        if self.wandb:
+            self.wandb.finish()
+
+    def say(self, line: str) -> None:
+        """A line on standard error (standard output belongs to `--json`)."""
+        if self.verbose:
+            self.bar.write(line, file=sys.stderr)
+
+    def step(self, step: int) -> None:
+        """Moves the bar."""
+        self.bar.update(step - self.bar.n)
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        """Records metrics at a step."""
+        row = {"step": step, **values}
+        self.history.append(row)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+        if self.wandb:
+            self.wandb.log(values, step=step)
+
+
+def read_metrics(file: Path, before: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`, up to and with step `before`; a last line cut short by a crash is left out."""
+    rows = []
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if before is None or row["step"] <= before:
+                rows.append(row)
+    return rows
