@@ -31,7 +31,7 @@ class Cells:
     counts: Any  # csr_matrix, ndarray, h5py.Dataset or anndata's on-disk sparse matrix
     where: str  # where the counts were found: "X", "layers['counts']" or "raw.X"
     obs: pd.DataFrame
-    symbols: np.ndarray  # (genes,) upper case, "" where unknown
+    symbols: np.ndarray  # (genes,) "" where unknown
     ensembl: np.ndarray  # (genes,) without version, "" where unknown
     shape: tuple[int, int] = field(init=False)
 
@@ -118,23 +118,6 @@ def open_cells(source: str | Path | ad.AnnData, layer: str | None = None) -> Cel
         ) from None
 
 
-def read_adata(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.AnnData:
-    """The data set in memory, with the counts that were found in `layers["counts"]` (cells, genes), checked.
-
-    Raises:
-        InputError: as `open_cells` and `Cells.chunks`.
-    """
-    cells = open_cells(source, layer)
-    counts = sp.vstack([rows for _, rows in cells.chunks()], format="csr")
-    if isinstance(source, ad.AnnData) and cells.where != "raw.X":
-        adata = source.copy()
-    else:
-        adata = ad.AnnData(obs=cells.obs.copy(), var=pd.DataFrame(index=_names(cells)))
-        adata.X = counts
-    adata.layers["counts"] = counts
-    return adata
-
-
 def read_any(source: str | Path | ad.AnnData) -> ad.AnnData:
     """The whole data set in memory as it is, layers and all.
 
@@ -148,8 +131,18 @@ def read_any(source: str | Path | ad.AnnData) -> ad.AnnData:
     return ad.read_h5ad(path) if path.suffix.lower() == ".h5ad" else _read_10x(path)
 
 
-def _names(cells: Cells) -> np.ndarray:
-    return np.where(cells.symbols != "", cells.symbols, cells.ensembl)
+def read_adata(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.AnnData:
+    """A copy in memory with the counts that were found, checked, in `layers["counts"]` (cells, genes).
+
+    Raises:
+        InputError: as `open_cells` and `Cells.chunks`.
+    """
+    cells = open_cells(source, layer)
+    counts = sp.vstack([rows for _, rows in cells.chunks()], format="csr")
+    adata = read_any(source)
+    adata = adata.raw.to_adata() if cells.where == "raw.X" else adata.copy()
+    adata.layers["counts"] = counts
+    return adata
 
 
 def _read_10x(path: Path) -> ad.AnnData:
@@ -247,7 +240,8 @@ def _choose(
 def gene_names(var: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Symbols and Ensembl ids of the genes, each (genes,), "" where unknown.
 
-    Symbols are upper case; Ensembl ids lose their version (`ENSG00000000003.15` is `ENSG00000000003`).
+    Ensembl ids lose their version (`ENSG00000000003.15` is `ENSG00000000003`). Symbols keep their case: it is what
+    tells a mouse's gene from a human's.
 
     Raises:
         InputError: duplicated gene names.
@@ -269,7 +263,7 @@ def gene_names(var: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
     symbols = column(SYMBOL_COLUMNS) if is_ensembl else names
     ensembl = names if is_ensembl else column(ENSEMBL_COLUMNS)
     blank = np.full(len(names), "", dtype=object)
-    symbols = blank if symbols is None else np.array([s.upper() for s in symbols], dtype=object)
+    symbols = blank if symbols is None else symbols
     ensembl = blank if ensembl is None else np.array([e.split(".")[0] for e in ensembl], dtype=object)
     return symbols, ensembl
 

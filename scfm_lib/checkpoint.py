@@ -89,6 +89,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path} is a checkpoint of another model, not of scfm; give one written by `scfm train`")
+    missing = {"model", "optimizer", "config", "symbols", "ensembl", "start", "store"} - state.keys()
+    if missing:
+        raise InputError(f"{path} is incomplete (no {', '.join(sorted(missing))}); use another checkpoint of the run")
     return state
 
 

@@ -112,27 +112,13 @@ def embed_command(
     device: DeviceOption = "auto",
 ) -> None:
     """Write the cells with their vectors in obsm["X_scfm"]; layers and obs are untouched."""
-    import os
-    import tempfile
-
-    from .cells import read_any
-    from .checkpoint import load_model
     from .datasets import find_data
-    from .embed import embed, gene_match
+    from .embed import embed_file
     from .hardware import choose_device, prepare_cpu
 
-    if out.exists():
-        raise InputError(f"{out} exists and is left as it is; choose another --out")
-    if not out.parent.is_dir():
-        raise InputError(f"folder {out.parent} does not exist; make it first")
     prepare_cpu()
-    model = load_model(checkpoint)
-    adata = read_any(find_data(data))
-    _say(gene_match(model, adata, layer))
-    adata.obsm["X_scfm"] = embed(model, adata, layer=layer, device=choose_device(device))
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        adata.write_h5ad(Path(folder) / out.name)
-        os.replace(Path(folder) / out.name, out)
+    adata, match = embed_file(checkpoint, find_data(data), out, layer=layer, device=choose_device(device))
+    _say(match)
     print(f"{out}: obsm['X_scfm'] {adata.obsm['X_scfm'].shape}")
 
 

@@ -1,5 +1,9 @@
 """A cell's vector: what the trained model makes of the whole cell."""
 
+import errno
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import anndata as ad
@@ -8,7 +12,8 @@ import scipy.sparse as sp
 import torch
 
 from .batches import whole_cells
-from .cells import match_genes, match_report, open_cells
+from .cells import match_genes, match_report, open_cells, read_any
+from .checkpoint import load_model
 from .config import InputError
 from .model import CellTransformer
 
@@ -64,11 +69,42 @@ def embed(
     return out
 
 
-def gene_match(model: CellTransformer, source: ad.AnnData | str | Path, layer: str | None = None) -> str:
-    """One line that says how many of the model's genes a data set has.
+def embed_file(
+    checkpoint: str | Path,
+    source: ad.AnnData | str | Path,
+    out: Path,
+    *,
+    layer: str | None = None,
+    device: str | torch.device | None = None,
+) -> tuple[ad.AnnData, str]:
+    """Writes the cells with `obsm["X_scfm"]` to `out`, a new `.h5ad`; X, layers and obs are untouched.
+
+    Returns:
+        The cells, and one line that says how many of the model's genes they have.
 
     Raises:
-        InputError: fewer than a tenth.
+        InputError: as `embed`, or `out` exists.
+        OSError: no space; nothing is left behind.
     """
-    cells = open_cells(source, layer)
-    return match_report(match_genes(model.symbols, model.ensembl, cells), model.symbols, cells.name)
+    if out.exists():
+        raise InputError(f"{out} exists and is left as it is; choose another --out")
+    if not out.parent.is_dir():
+        raise InputError(f"folder {out.parent} does not exist; make it first")
+    model = load_model(checkpoint)
+    adata = read_any(source)
+    cells = open_cells(adata, layer)
+    match = match_report(match_genes(model.symbols, model.ensembl, cells), model.symbols, cells.name)
+    adata.obsm["X_scfm"] = embed(model, adata, layer=layer, device=device)
+    matrices = [
+        adata.X,
+        *adata.layers.values(),
+        *adata.obsm.values(),
+        *([adata.raw.X] if adata.raw is not None else []),
+    ]
+    need = sum(m.data.nbytes + m.indices.nbytes if sp.issparse(m) else getattr(m, "nbytes", 0) for m in matrices)
+    if need > shutil.disk_usage(out.parent).free:  # HDF5 reports a full disk badly, so look first
+        raise OSError(errno.ENOSPC, f"No space left on device: about {need / 1e6:,.0f} MB are needed", str(out))
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        adata.write_h5ad(Path(folder) / out.name)
+        os.replace(Path(folder) / out.name, out)
+    return adata, match

@@ -11,6 +11,12 @@ from tqdm.auto import tqdm
 from .config import Config, InputError
 
 
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this code."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
 class Monitor:
     """Writes a run's metrics. `metrics.jsonl` has one JSON object a line, each with `step`."""
 
@@ -32,9 +38,9 @@ class Monitor:
         temporary = self.file.with_suffix(".partial")
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, self.file)
-        terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
+        watched = sys.stderr.isatty() or in_notebook()
         self.bar = tqdm(
-            total=total_steps, initial=first_step, unit="step", disable=not (verbose and terminal), leave=False
+            total=total_steps, initial=first_step, unit="step", disable=not (verbose and watched), leave=False
         )
         self.writer = None
         if tensorboard:

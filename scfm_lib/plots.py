@@ -19,8 +19,9 @@ METHOD_NAMES = {
     "trained": "trained model",
 }  # fmt: skip
 SCORE_NAMES = {
-    "knn_f1": "kNN F1", "knn_accuracy": "kNN accuracy", "logistic_f1": "logistic F1",
-    "logistic_accuracy": "logistic accuracy", "nmi": "NMI", "ari": "ARI", "silhouette": "silhouette", "batch_mixing": "batch mixing",
+    "knn_f1": "kNN F1", "knn_accuracy": "kNN accuracy",
+    "logistic_f1": "logistic F1", "logistic_accuracy": "logistic accuracy",
+    "nmi": "NMI", "ari": "ARI", "silhouette": "silhouette", "batch_mixing": "batch mixing",
 }  # fmt: skip
 
 

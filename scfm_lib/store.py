@@ -195,7 +195,7 @@ def _choose_genes(
     if len(candidates) <= wanted:
         if len(candidates) < 2:
             raise InputError(
-                f"only {len(candidates)} genes are seen in {config.data.preprocessing.min_cells} or more training cells; "
+                f"only {len(candidates)} genes are in {config.data.preprocessing.min_cells} training cells or more; "
                 "give more cells or lower data.preprocessing.min_cells"
             )
         if len(candidates) < wanted:
@@ -203,8 +203,8 @@ def _choose_genes(
                 f"SMALLER VOCABULARY: {wanted:,} genes were asked for, the data have {len(candidates):,}; all are used"
             )
         return candidates
-    sample = ad.AnnData(counts[:, candidates], obs=pd.DataFrame({"dataset": pd.Categorical(batches)}))
-    sample.obs_names = sample.obs_names.astype(str)
+    names = [str(number) for number in range(len(batches))]
+    sample = ad.AnnData(counts[:, candidates], obs=pd.DataFrame({"dataset": pd.Categorical(batches)}, index=names))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sc.pp.highly_variable_genes(

@@ -24,6 +24,7 @@ from .datasets import find_data
 from .hardware import choose_device, choose_precision, describe_device, prepare_cpu
 from .model import CellTransformer, prediction_loss
 from .monitor import Monitor
+from .optimize import adamw, autocast, learning_rate
 from .start import new_model, pca_start
 from .store import Store, open_store, prepare
 
@@ -112,7 +113,7 @@ def train(
     model.symbols, model.ensembl = store.symbols, store.ensembl
     model.gradient_checkpointing = settings.gradient_checkpointing
     model.to(chosen_device)
-    optimizer = _optimizer(model, settings, chosen_device)
+    optimizer = adamw(model, settings, chosen_device)
     scaler = torch.amp.GradScaler(chosen_device.type, enabled=precision == "fp16")
     step, total_steps = 0, settings.num_epochs * batches.steps_per_epoch
     torch.manual_seed(settings.seed)
@@ -160,6 +161,7 @@ def train(
             sampler=range(step, total_steps),
             num_workers=settings.num_workers,
             pin_memory=chosen_device.type == "cuda",
+            generator=torch.Generator(),  # its own: the global one belongs to dropout and must resume to the bit
         )
         path = save() if step == 0 else find_checkpoint(resume)
         saved_step, saved_at, logged_at, since, summed = step, time.monotonic(), time.monotonic(), 0, 0.0
@@ -222,15 +224,6 @@ def train(
     return Run(run_dir, config, model.eval(), monitor.history, path, step, finished, stop.signal)
 
 
-def learning_rate(step: int, total_steps: int, settings: TrainingConfig) -> float:
-    """Linear warm-up, then half a cosine down to 2 % of the highest rate."""
-    warmup = max(1, round(settings.warmup_fraction * total_steps))
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, total_steps - warmup)
-    return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
 def validation_loss(
     model: CellTransformer, store: Store, settings: TrainingConfig, device: torch.device, precision: str
 ) -> float:
@@ -248,22 +241,6 @@ def validation_loss(
             molecules += batch.molecules
     model.train(training)
     return total / max(1.0, molecules)
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Mixed precision for the forward pass; does nothing in fp32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
-
-
-def _optimizer(model: CellTransformer, settings: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW; biases, norms and the [CELL] token are not decayed (nanoGPT's rule: fewer than two dimensions)."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    fused = device.type in {"cpu", "cuda"}  # one kernel for all parameters instead of hundreds
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), fused=fused)
 
 
 def _new_run_dir(run_dir: str | Path | None) -> Path:

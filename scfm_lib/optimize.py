@@ -1,0 +1,34 @@
+"""How a step is taken: the learning rate's course, AdamW, and the precision of the forward pass."""
+
+import contextlib
+import math
+
+import torch
+
+from .config import TrainingConfig
+from .model import CellTransformer
+
+
+def learning_rate(step: int, total_steps: int, settings: TrainingConfig) -> float:
+    """Linear warm-up, then half a cosine down to 2 % of the highest rate."""
+    warmup = max(1, round(settings.warmup_fraction * total_steps))
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def adamw(model: CellTransformer, settings: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW; biases, norms and the [CELL] token are not decayed (nanoGPT's rule: fewer than two dimensions)."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    fused = device.type in {"cpu", "cuda"}  # one kernel for all parameters instead of hundreds
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), fused=fused)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Mixed precision for the forward pass; does nothing in fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)

@@ -1,0 +1,199 @@
+"""The commands as a user types them: exit 0 and a result, or exit 2 and one line on standard error."""
+
+import json
+import os
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import scfm_lib as scfm
+from scfm_lib.cli import main
+
+TINY_FLAGS = ["--set", "model.n_genes=60", "--set", "data.preprocessing.min_genes=5", "--set", "training.num_epochs=2"]
+
+
+@pytest.fixture
+def scfm_command(capsys, monkeypatch):
+    """Runs a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["scfm", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def data(cells, tmp_path):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    return tmp_path / "cells.h5ad"
+
+
+def test_from_counts_to_report(scfm_command, data, tmp_path) -> None:
+    code, out, _ = scfm_command("prepare", data, "--out", tmp_path / "store", *TINY_FLAGS)
+    assert code == 0
+    assert "60 highly variable genes of 120" in out
+    run = tmp_path / "run"
+    code, out, _ = scfm_command("train", "--data_path", tmp_path / "store", "--run-dir", run, "--json", *TINY_FLAGS)
+    assert code == 0
+    trained = json.loads(out)
+    assert trained["finished"]
+    code, out, _ = scfm_command("embed", run, data, "--out", tmp_path / "out.h5ad")
+    assert code == 0
+    before, after = ad.read_h5ad(data), ad.read_h5ad(tmp_path / "out.h5ad")
+    assert after.obsm["X_scfm"].shape == (300, 128)
+    assert (before.X != after.X).nnz == 0
+    assert before.obs.equals(after.obs)
+    assert list(after.layers) == list(before.layers)
+    code, out, _ = scfm_command("evaluate", run, data, "--json", "--no-scvi", "--batch-key", "batch")
+    assert code == 0
+    result = json.loads(out)
+    assert set(result["embeddings"]["trained"]) >= {"knn_f1", "logistic_f1", "nmi", "ari", "silhouette", "batch_mixing"}
+    page = (run / "report" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert f"{result['embeddings']['trained']['knn_f1']:.3f}" in page
+    code, out, _ = scfm_command("evaluate", run, data, "--no-scvi", "--out", tmp_path / "report")
+    assert code == 0
+    assert f"{result['embeddings']['pca']['silhouette']:.3f}" in out
+    assert "trained model" in out
+
+
+def test_the_guides_own_command_line_and_resume(scfm_command, data, tmp_path) -> None:
+    code, out, err = scfm_command("train", "--data-path", data, "--run-dir", tmp_path / "run", *TINY_FLAGS)
+    assert code == 0
+    assert err.splitlines()[0].startswith("device ")  # never silently on the CPU
+    checkpoint = out.strip()
+    code, out, err = scfm_command("train", "--resume", checkpoint)
+    assert code == 0
+    code, _, err = scfm_command("train", "--resume", checkpoint, "--preset", "minimal")
+    assert (code, "brings its own config" in err) == (2, True)
+
+
+def test_config_prints_a_preset_to_edit(scfm_command, tmp_path) -> None:
+    code, out, _ = scfm_command("config", "LARGE")
+    assert code == 0
+    assert yaml.safe_load(out)["model"]["ff_dim"] == 2048
+    code, _, err = scfm_command("config", "huge")
+    assert code == 2
+    assert err == "error: there is no preset 'huge'; choose one of minimal, default, large\n"
+
+
+def bad(name: str, tmp_path, data, run) -> list:
+    (tmp_path / "cut.h5ad").write_bytes(data.read_bytes()[:20_000])
+    (tmp_path / "typo.yaml").write_text("training: {batch_sise: 3}")
+    torch.save({"weights": torch.ones(3)}, tmp_path / "other.pt")
+    torch.save({"format": "scfm-checkpoint-1"}, tmp_path / "hollow.pt")
+    out = ["--out", tmp_path / "new"]
+    other = scfm.simulate(50, 40, n_types=2, depth=300)
+    other.var_names = [f"OTHER{g}" for g in range(40)]
+    other.write_h5ad(tmp_path / "other.h5ad")
+    return {
+        "missing file": (["prepare", tmp_path / "nowhere.h5ad", *out], "does not exist"),
+        "not an h5ad": (["prepare", tmp_path / "typo.yaml", *out], "is not a .h5ad"),
+        "truncated": (["train", "--data_path", tmp_path / "cut.h5ad", "--run-dir", tmp_path / "new"], "truncated"),
+        "yaml typo": (["train", "--data_path", data, "--config", tmp_path / "typo.yaml"], "'training.batch_size'"),
+        "unknown setting": (["train", "--data_path", data, "--set", "batch=3"], "unknown key 'batch'"),
+        "no gene matched": (["embed", run, tmp_path / "other.h5ad", *out], "no gene matched"),
+        "no label key": (["evaluate", run, data, "--label-key", "type"], "choose --label-key from: cell_type, batch"),
+        "another model": (["embed", tmp_path / "other.pt", data, *out], "another model"),
+        "hollow checkpoint": (["embed", tmp_path / "hollow.pt", data, *out], "incomplete"),
+        "not a checkpoint": (["embed", data, data, *out], "cannot be read as a checkpoint"),
+        "no checkpoint": (["train", "--resume", tmp_path / "nowhere"], "there is no checkpoint"),
+        "existing output": (["embed", run, data, "--out", data], "exists and is left as it is"),
+        "no output folder": (["embed", run, data, "--out", tmp_path / "no" / "new"], "does not exist; make it first"),
+        "existing run": (["train", "--data_path", data, "--run-dir", run], "is not empty"),
+        "nothing": (["train"], "nothing to learn from"),
+        "two configs": (["train", "--data_path", data, "--preset", "large", "--config", "a.yaml"], "both given"),
+        "device": (["train", "--data_path", data, "--device", "mps"], "needs a Mac"),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "missing file", "not an h5ad", "truncated", "yaml typo", "unknown setting", "no gene matched", "no label key",
+        "another model", "hollow checkpoint", "not a checkpoint", "no checkpoint", "existing output", "no output folder",
+        "existing run", "nothing", "two configs", "device",
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_2_and_nothing_changes(name, scfm_command, data, tmp_path, trained) -> None:
+    arguments, says = bad(name, tmp_path, data, trained.dir)
+    before = {p: p.stat().st_mtime_ns for folder in (tmp_path, trained.dir) for p in sorted(folder.rglob("*"))}
+    code, out, err = scfm_command(*arguments)
+    lines = [line for line in err.splitlines() if not line.startswith(("PCA", "device"))]
+    assert code == 2
+    assert out == ""
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+    assert before == {p: p.stat().st_mtime_ns for folder in (tmp_path, trained.dir) for p in sorted(folder.rglob("*"))}
+
+
+def test_python_dash_m_and_json_alone_on_standard_output(data, tmp_path) -> None:
+    command = [sys.executable, "-m", "scfm_lib", "train", "--data_path", data, "--run-dir", tmp_path / "run", "--json"]
+    done = subprocess.run([*command, *TINY_FLAGS], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["finished"]
+    assert "Warning" not in done.stderr
+
+
+def test_importing_leaves_torch_alone_until_it_is_needed() -> None:
+    code = "import sys, scfm_lib; scfm_lib.load_config('minimal'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_functions_are_not_hidden_by_modules_of_the_same_name() -> None:
+    code = "import scfm_lib.train, scfm_lib.evaluate, scfm_lib.embed, scfm_lib as s; print(callable(s.train), "
+    code += "callable(s.evaluate), callable(s.embed))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 3
+
+
+@pytest.mark.slow
+def test_demo_twice_gives_the_same_numbers(tmp_path) -> None:
+    results = []
+    for name in ("first", "second"):
+        command = [sys.executable, "-m", "scfm_lib", "demo", "--run-dir", tmp_path / name]
+        done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+        results.append(json.loads(done.stdout))
+        assert os.path.exists(results[-1].pop("report"))
+        results[-1].pop("seconds")
+    assert results[0] == results[1]
+    table = results[0]["embeddings"]
+    assert table["trained"]["knn_f1"] > table["untrained"]["knn_f1"] + 0.2
+    assert np.isfinite(list(table["trained"].values())).all()
+
+
+@pytest.mark.slow
+def test_the_guides_command_on_pbmc3k(pbmc3k, tmp_path) -> None:
+    """scfm train --data_path data/pbmc3k.h5ad, stopped by SIGTERM in the middle, then resumed to the end."""
+    train = [sys.executable, "-m", "scfm_lib", "train"]
+    first = [
+        *train,
+        "--data_path",
+        pbmc3k,
+        "--preset",
+        "minimal",
+        "--run-dir",
+        tmp_path / "run",
+        "--set",
+        "training.num_epochs=3",
+    ]
+    process = subprocess.Popen(first, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step"):
+            break
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + 15
+    assert "go on with --resume" in err
+    done = subprocess.run([*train, "--resume", tmp_path / "run", "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["finished"]

@@ -1,0 +1,117 @@
+"""The machine refuses: a full disk, a folder that cannot be written, a device that lies."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import scfm_lib as scfm
+from scfm_lib import hardware
+from scfm_lib.checkpoint import load_checkpoint
+
+FLAGS = ["--set", "model.n_genes=60", "--set", "data.preprocessing.min_genes=5", "--set", "training.num_epochs=2"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A tmpfs of 2 MB, where mounting is allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting a tmpfs is not allowed here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def scfm_process(*arguments: object, **options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "scfm_lib", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def last_line(done: subprocess.CompletedProcess) -> str:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_full_disk_during_training_leaves_the_last_whole_checkpoint_or_none(cells, tmp_path, small_disk) -> None:
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    run = small_disk / "run"  # the first checkpoint, without AdamW's states, fits; the second does not
+    done = scfm_process("train", "--data_path", tmp_path / "cells.h5ad", "--run-dir", run, *FLAGS)
+    assert "No space left on device" in last_line(done)
+    for file in (run / "checkpoints").iterdir():
+        assert load_checkpoint(file)["step"] == int(file.stem.rsplit("_", 1)[1])
+
+
+def test_a_full_disk_during_preparation_leaves_nothing(tmp_path, small_disk) -> None:
+    scfm.simulate(3000, 400, depth=3000).write_h5ad(tmp_path / "cells.h5ad")
+    done = scfm_process("prepare", tmp_path / "cells.h5ad", "--out", small_disk / "store", "--set", "model.n_genes=400")
+    assert "No space left on device" in last_line(done)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_full_disk_while_embedding_leaves_nothing(trained, tmp_path, small_disk) -> None:
+    data = scfm.simulate(3000, 120, n_types=3, depth=3000)
+    data.write_h5ad(tmp_path / "cells.h5ad")
+    done = scfm_process("embed", trained.dir, tmp_path / "cells.h5ad", "--out", small_disk / "out.h5ad")
+    assert "error: " in last_line(done)
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX users")
+def test_a_run_folder_that_cannot_be_written(cells, tmp_path) -> None:
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    folder = tmp_path
+    while os.geteuid() == 0 and folder != folder.parent:  # pytest keeps its folders to root: let the child look
+        os.chmod(folder, folder.stat().st_mode | 0o055)
+        folder = folder.parent
+    # root may write anywhere, so the child becomes nobody once Python's own files, which may be root's, are imported
+    code = """
+import os, sys, scfm_lib.train, scfm_lib.cli
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+scfm_lib.cli.main()
+"""
+    arguments = ["train", "--data_path", str(tmp_path / "cells.h5ad"), "--run-dir", str(locked / "run"), *FLAGS]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    line = last_line(done)
+    assert "Permission denied" in line
+    assert "locked" in line
+    assert list(locked.iterdir()) == []
+
+
+def test_a_gpu_that_answers_but_runs_no_kernel(monkeypatch) -> None:
+    """Kaggle's P100 under a recent build."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla P100-PCIE-16GB")
+    monkeypatch.setattr(
+        hardware, "_kernel_problem", lambda _: "no kernel image is available for execution on the device"
+    )
+    assert hardware.choose_device("auto").type == "cpu"
+    with pytest.raises(scfm.InputError, match=r"P100.*no code for it; choose another GPU \(on Kaggle T4 x2\)"):
+        hardware.choose_device("cuda")
+
+
+def test_precision_is_what_the_hardware_does_well(monkeypatch) -> None:
+    training = scfm.load_config("minimal").training
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)  # a T4
+    assert hardware.choose_precision(training, cuda) == "fp16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)  # an A100
+    assert hardware.choose_precision(training, cuda) == "bf16"
+    assert hardware.choose_precision(training, torch.device("cpu")) == "fp32"
+    training.fp16 = True
+    assert hardware.choose_precision(training, cuda) == "fp16"
+
+
+def test_cores_are_those_the_container_may_use(tmp_path) -> None:
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert hardware._cgroup_v2(tmp_path / "cpu.max") == 1.5
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert hardware._cgroup_v2(tmp_path / "cpu.max") is None
+    assert 1 <= hardware.usable_cores() <= os.cpu_count()

@@ -1,0 +1,90 @@
+"""What people install is what was tested."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pinned() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {name.strip().lower().replace("_", "-"): version.strip() for name, version in pairs}
+
+
+def test_every_dependency_is_pinned_and_has_a_reason() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    needs = [*project["dependencies"], *(need for extra in project["optional-dependencies"].values() for need in extra)]
+    for need in needs:
+        name = re.match(r"[A-Za-z0-9_-]+", need).group().lower()
+        assert name in pinned(), f"{name} is not in constraints.txt"
+    for need in project["dependencies"]:
+        line = next(line for line in text.splitlines() if f'"{need}"' in line)
+        assert "#" in line, f"{need} has no reason"
+
+
+def test_what_is_installed_here_is_the_tested_set() -> None:
+    for name, version in pinned().items():
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # of an extra that is not installed here
+        assert installed.split("+")[0] == version, name
+
+
+def test_the_pip_part_for_conda_is_the_same_set() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
+    assert pip == ["--constraint constraints.txt", "--editable .[lab]"]
+
+
+@pytest.mark.slow
+def test_the_pip_part_for_conda_resolves_to_the_pinned_versions(tmp_path) -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    lines = next(part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
+    report = tmp_path / "report.json"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--quiet",
+        "--report",
+        str(report),
+    ]
+    subprocess.run([*command, *" ".join(lines).split()], cwd=ROOT, check=True)
+    chosen = {
+        item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"]
+        for item in json.loads(report.read_text())["install"]
+    }
+    del chosen["scfm-workbook"]
+    assert {"torch", "scanpy", "jupyterlab"} <= chosen.keys()
+    assert {name: version.split("+")[0] for name, version in chosen.items()} == {
+        name: pinned()[name] for name in chosen
+    }
+
+
+def test_thin_enough_to_read() -> None:
+    files = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "scfm_lib").glob("*.py")}
+    assert max(files.values()) <= 320, files
+
+
+def test_one_direction_no_cycles() -> None:
+    order = (  # from the first to the last: a file imports only those before it
+        "config versions hardware cells store batches model start checkpoint datasets embed monitor optimize train evaluate plots "
+        "report simulate cli __main__ __init__"
+    ).split()  # fmt: skip
+    for path in (ROOT / "scfm_lib").glob("*.py"):
+        for imported in re.findall(r"from \.(\w+) import", path.read_text()):
+            assert order.index(imported) < order.index(path.stem), f"{path.stem} imports {imported}"

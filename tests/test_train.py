@@ -1,0 +1,181 @@
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import scfm_lib as scfm
+from scfm_lib.checkpoint import find_checkpoint, load_checkpoint
+from scfm_lib.monitor import read_metrics
+from scfm_lib.optimize import learning_rate
+
+
+def weights(run: scfm.Run) -> dict[str, torch.Tensor]:
+    return run.model.state_dict()
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(cells, tiny, tmp_path, dropout) -> None:
+    tiny.model.dropout = dropout
+    whole = scfm.train(tiny, cells, run_dir=tmp_path / "whole", verbose=False)
+    part = scfm.train(tiny, cells, run_dir=tmp_path / "part", verbose=False, max_steps=11)
+    assert (part.step, part.finished) == (11, False)
+    torch.rand(7)  # whatever the process did in between
+    resumed = scfm.train(resume=part.dir, verbose=False)
+    assert resumed.finished
+    assert resumed.step == whole.step == 24
+    assert not same(weights(part), weights(whole))
+    assert same(weights(resumed), weights(whole))
+    optimizers = [load_checkpoint(run.checkpoint)["optimizer"]["state"] for run in (whole, resumed)]
+    assert all(same(optimizers[0][key], optimizers[1][key]) for key in optimizers[0])
+    losses = [[row["validation_loss"] for row in run.history if "validation_loss" in row] for run in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 3
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(cells, tiny, tmp_path) -> None:
+    first, second = (scfm.train(tiny, cells, run_dir=tmp_path / name, verbose=False) for name in "ab")
+    tiny.training.seed = 1
+    third = scfm.train(tiny, cells, run_dir=tmp_path / "c", verbose=False)
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(third))
+
+
+def test_accumulated_micro_batches_are_one_big_batch(cells, tiny, tmp_path) -> None:
+    big = scfm.train(tiny, cells, run_dir=tmp_path / "big", verbose=False)
+    tiny.training.batch_size, tiny.training.gradient_accumulation_steps = 8, 4
+    small = scfm.train(tiny, cells, run_dir=tmp_path / "small", verbose=False)
+    assert big.step == small.step
+    for key, value in weights(big).items():
+        torch.testing.assert_close(weights(small)[key], value, rtol=2e-3, atol=2e-4)
+    assert small.history[-1] == pytest.approx(big.history[-1], rel=1e-4)
+
+
+def test_it_learns(trained) -> None:
+    held_out = [row["validation_loss"] for row in trained.history if "validation_loss" in row]
+    assert held_out[-1] < held_out[0] - 0.05
+    shares = load_checkpoint(trained.checkpoint)["start"]["log_share"].exp()
+    store = scfm.open_store(trained.dir / "store")
+    counts = store.matrix(np.flatnonzero(store.held_out)).toarray()
+    knowing_no_cell = -(counts * shares.log().numpy()).sum() / counts.sum()
+    assert held_out[-1] < knowing_no_cell - 0.05
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint_to_go_on_from(cells, tiny, tmp_path, number) -> None:
+    tiny.training.num_epochs = 10_000
+
+    def send_when_running() -> None:
+        while not (tmp_path / "run" / "metrics.jsonl").exists() or not read_metrics(tmp_path / "run" / "metrics.jsonl"):
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    thread = threading.Thread(target=send_when_running)
+    thread.start()
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+    thread.join()
+    assert run.signal == number
+    assert not run.finished
+    assert load_checkpoint(run.dir)["step"] == run.step
+    assert signal.getsignal(number) == before
+
+
+def test_checkpoints_come_by_step_and_minute_and_the_last_are_kept(cells, tiny, tmp_path) -> None:
+    tiny.training.checkpoint_every_steps, tiny.training.keep_checkpoints = 4, 2
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "steps", verbose=False)
+    names = sorted(p.name for p in (run.dir / "checkpoints").iterdir())
+    assert names == ["checkpoint_step_20.pt", "checkpoint_step_24.pt"]
+    assert find_checkpoint(run.dir).name == "checkpoint_step_24.pt"
+    tiny.training.checkpoint_every_steps, tiny.training.keep_checkpoints = 1000, 100
+    tiny.training.checkpoint_every_minutes = 1e-9
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "minutes", verbose=False)
+    assert len(list((run.dir / "checkpoints").iterdir())) == 25
+
+
+def test_a_run_folder_tells_the_whole_story(cells, tiny, tmp_path) -> None:
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+    assert {p.name for p in run.dir.iterdir()} == {"config.yaml", "checkpoints", "logs", "metrics.jsonl", "store"}
+    assert scfm.load_config(run.dir / "config.yaml") == run.config
+    rows = [json.loads(line) for line in (run.dir / "metrics.jsonl").read_text().splitlines()]
+    assert rows == run.history
+    assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "cells_per_second"} == rows[0].keys()
+    assert any(p.name.startswith("events.out.tfevents") for p in (run.dir / "logs").iterdir())
+    assert load_checkpoint(run.dir)["versions"]["torch"] == torch.__version__
+
+
+def test_metrics_after_the_checkpoint_are_dropped_on_resume(cells, tiny, tmp_path) -> None:
+    tiny.training.checkpoint_every_steps, tiny.training.keep_checkpoints = 7, 10
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+    with (run.dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 24, "lo')  # a crash in the middle of a line
+    resumed = scfm.train(resume=run.dir / "checkpoints" / "checkpoint_step_7.pt", verbose=False)
+    steps = [row["step"] for row in read_metrics(run.dir / "metrics.jsonl")]
+    assert steps == sorted(steps)
+    assert steps.count(24) == 2  # its loss and its validation loss, once
+    assert same(weights(resumed), weights(run))
+
+
+def test_a_prepared_store_trains_the_same_and_is_found_again(cells, tiny, tmp_path) -> None:
+    direct = scfm.train(tiny, cells, run_dir=tmp_path / "direct", verbose=False)
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    run = scfm.train(tiny, store.dir, run_dir=tmp_path / "run", verbose=False, max_steps=9)
+    assert not (run.dir / "store").exists()
+    assert same(weights(scfm.train(resume=run.dir, verbose=False)), weights(direct))
+
+
+def test_diverging_is_said_with_the_last_good_checkpoint(cells, tiny, tmp_path) -> None:
+    tiny.training.learning_rate, tiny.training.warmup_fraction = 1e30, 0
+    with pytest.raises(
+        scfm.InputError, match=r"loss is nan at step .* lower training\.learning_rate .* good checkpoint"
+    ):
+        scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+
+
+def test_wrong_calls(cells, tiny, tmp_path) -> None:
+    with pytest.raises(scfm.InputError, match="nothing to learn from"):
+        scfm.train(tiny)
+    with pytest.raises(scfm.InputError, match="device 'tpu' is not known"):
+        scfm.train(tiny, cells, device="tpu")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("precious")
+    with pytest.raises(scfm.InputError, match="is not empty; continue it with --resume"):
+        scfm.train(tiny, cells, run_dir=tmp_path / "run")
+    with pytest.raises(scfm.InputError, match="there is no checkpoint"):
+        scfm.train(resume=tmp_path / "run")
+    tiny.training.fp16 = True
+    with pytest.raises(scfm.InputError, match="fp16 needs a GPU"):
+        scfm.train(tiny, cells, device="cpu", run_dir=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_failed_preparation_leaves_no_run_folder(cells, tiny, tmp_path) -> None:
+    tiny.data.preprocessing.min_genes = 10_000
+    with pytest.raises(scfm.InputError, match="no cell expresses"):
+        scfm.train(tiny, cells, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bf16_and_gradient_checkpointing_train(cells, tiny, tmp_path) -> None:
+    tiny.training.bf16 = True
+    tiny.training.gradient_checkpointing = True
+    tiny.training.num_workers = 1
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+    assert np.isfinite(run.history[-1]["validation_loss"])
+
+
+def test_the_schedule_rises_and_falls() -> None:
+    settings = scfm.load_config("minimal").training
+    rates = [learning_rate(step, 100, settings) for step in range(100)]
+    assert np.argmax(rates) in (9, 10)
+    assert max(rates) == pytest.approx(settings.learning_rate)
+    assert rates[0] == pytest.approx(settings.learning_rate / 10)
+    assert rates[-1] < 0.03 * settings.learning_rate
