@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from tqdm.auto import tqdm
 
 from .config import InputError
 
@@ -44,7 +45,9 @@ class Cells:
         Raises:
             InputError: negative, fractional or NaN values, or cells without any count.
         """
+        bar = tqdm(total=self.shape[0], desc=self.name, unit=" cells", delay=2, leave=False, disable=None)
         for start in range(0, self.shape[0], CHUNK):
+            bar.update(start - bar.n)
             rows = sp.csr_matrix(self.counts[start : start + CHUNK], dtype=np.float32)
             rows.sum_duplicates()
             rows.eliminate_zeros()
@@ -57,6 +60,7 @@ class Cells:
                     "sc.pp.filter_cells(adata, min_counts=1) and save the file again"
                 )
             yield start, rows
+        bar.close()
 
 
 def check_counts(rows: sp.csr_matrix, where: str) -> None:
@@ -108,6 +112,8 @@ def open_cells(source: str | Path | ad.AnnData, layer: str | None = None) -> Cel
                 raise InputError(
                     f"{path} is HDF5 but not AnnData: it has no obs and var; write it with adata.write_h5ad"
                 )
+            if isinstance(file["obs"], h5py.Dataset):  # written before anndata 0.7
+                return _from_anndata(ad.read_h5ad(path), path.stem, layer)
         return _from_h5ad(path, layer)
     except InputError:
         raise

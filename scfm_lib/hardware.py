@@ -9,7 +9,7 @@ import torch
 
 from .config import InputError, TrainingConfig
 
-KEEP_BYTES = 1 << 30
+KEEP_BYTES = (1 << 30, 1 << 25)  # older glibc takes no more than 32 MiB
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -118,5 +118,5 @@ def prepare_cpu() -> None:
     if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc" and "SCFM_RETURN_MEMORY" not in os.environ:
         m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
         libc = ctypes.CDLL(None)
-        libc.mallopt(m_mmap_threshold, KEEP_BYTES)
-        libc.mallopt(m_trim_threshold, KEEP_BYTES)
+        for option in (m_mmap_threshold, m_trim_threshold):
+            any(libc.mallopt(option, size) for size in KEEP_BYTES)  # the first that is accepted

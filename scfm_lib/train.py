@@ -5,6 +5,7 @@ import datetime
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -84,6 +85,7 @@ def train(
         checkpoint_file = find_checkpoint(resume)
         state = load_checkpoint(checkpoint_file)
         config = checkpoint_config(state)
+        precision = _announce(config, chosen_device, verbose)
         run_dir = Path(run_dir or checkpoint_file.resolve().parent.parent)
         store = _store_of(state, run_dir, data)
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -93,7 +95,7 @@ def train(
                 "there is nothing to learn from; give --data_path DATA.h5ad, a store, or a data set's name"
             )
         config = load_config(config or "minimal") if not isinstance(config, Config) else config.model_copy(deep=True)
-        choose_precision(config.training, chosen_device)  # refuse before minutes of preparation
+        precision = _announce(config, chosen_device, verbose)
         run_dir = _new_run_dir(run_dir)
         try:
             store = _prepared(data, config, run_dir)
@@ -105,7 +107,6 @@ def train(
         (run_dir / "config.yaml").write_text(config_text(config), encoding="utf-8")
 
     settings = config.training
-    precision = choose_precision(settings, chosen_device)
     cells = np.flatnonzero(~store.held_out)
     batches = HalfCells(store, cells, settings.batch_size * settings.gradient_accumulation_steps, settings.seed)
     start = state["start"] if state else pca_start(store, cells, config.model.gene_embedding_dim, settings.seed)
@@ -147,7 +148,6 @@ def train(
 
     monitor = Monitor(run_dir, config, step, total_steps, verbose=verbose, tensorboard=tensorboard, wandb=wandb)
     with monitor, _stop_signals() as stop:
-        monitor.say(describe_device(chosen_device, precision))
         if step == 0:
             for line in store.report:
                 monitor.say(line)
@@ -241,6 +241,14 @@ def validation_loss(
             molecules += batch.molecules
     model.train(training)
     return total / max(1.0, molecules)
+
+
+def _announce(config: Config, device: torch.device, verbose: bool) -> str:
+    """The precision; device and precision are the first line a run prints, before minutes of preparation."""
+    precision = choose_precision(config.training, device)
+    if verbose:
+        print(describe_device(device, precision), file=sys.stderr, flush=True)
+    return precision
 
 
 def _new_run_dir(run_dir: str | Path | None) -> Path:

@@ -120,8 +120,8 @@ def bad(name: str, tmp_path, data, run) -> list:
     "name",
     [
         "missing file", "not an h5ad", "truncated", "yaml typo", "unknown setting", "no gene matched", "no label key",
-        "another model", "hollow checkpoint", "not a checkpoint", "no checkpoint", "existing output", "no output folder",
-        "existing run", "nothing", "two configs", "device",
+        "another model", "hollow checkpoint", "not a checkpoint", "no checkpoint", "existing output",
+        "no output folder", "existing run", "nothing", "two configs", "device",
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_exit_2_and_nothing_changes(name, scfm_command, data, tmp_path, trained) -> None:
