@@ -4,6 +4,7 @@ A `Cells` is one data set on disk or in memory; its counts are read in chunks of
 memory can be prepared. Formats: `.h5ad` (AnnData), 10x `.h5`, and 10x folders with `matrix.mtx`.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,10 @@ import scipy.sparse as sp
 from tqdm.auto import tqdm
 
 from .config import InputError
+from .genes import gene_names
 
 CHUNK = 8192  # cells read at a time: 100 MB at 3,000 expressed genes a cell
 LAYERS = ("counts", "raw_counts", "raw", "umi")  # names under which people keep counts
-ENSEMBL_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "feature_id", "ensembl", "ensemblid")
-SYMBOL_COLUMNS = ("gene_symbol", "gene_symbols", "symbol", "feature_name", "gene_name", "gene_names")
 
 
 @dataclass
@@ -152,25 +152,21 @@ def read_adata(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.
 
 
 def _read_10x(path: Path) -> ad.AnnData:
+    """10x output by Ensembl id, since 10x has symbols that stand for two ids."""
     import scanpy as sc
 
+    if path.is_dir() and not any((path / name).exists() for name in ("matrix.mtx", "matrix.mtx.gz")):
+        raise InputError(f"{path} is a folder without matrix.mtx(.gz); give the folder that 10x calls filtered_*")
     try:
-        if path.is_file():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "Variable names are not unique": the reason for the ids
+            if path.is_dir():
+                return sc.read_10x_mtx(path, var_names="gene_ids", make_unique=False)
             adata = sc.read_10x_h5(path)
-        else:
-            if not any((path / name).exists() for name in ("matrix.mtx", "matrix.mtx.gz")):
-                raise InputError(
-                    f"{path} is a folder without matrix.mtx(.gz); give the folder that 10x calls filtered_*"
-                )
-            adata = sc.read_10x_mtx(path, var_names="gene_ids", make_unique=False)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read as 10x output ({str(error)[:100]}); copy the whole folder again"
-        ) from None
-    if path.is_file():
-        adata.var = adata.var.rename_axis("symbol").reset_index().set_index("gene_ids")
+    except Exception as error:  # pandas, scipy and h5py raise many kinds
+        reason = str(error)[:100]
+        raise InputError(f"{path} cannot be read as 10x output ({reason}); copy the whole folder again") from None
+    adata.var = adata.var.rename_axis("symbol").reset_index().set_index("gene_ids")
     return adata
 
 
@@ -241,72 +237,6 @@ def _choose(
     if problems:
         raise problems[0]
     raise InputError(f"{name} holds no matrix; there must be counts in X, a layer or raw")
-
-
-def gene_names(var: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols and Ensembl ids of the genes, each (genes,), "" where unknown.
-
-    Ensembl ids lose their version (`ENSG00000000003.15` is `ENSG00000000003`). Symbols keep their case: it is what
-    tells a mouse's gene from a human's.
-
-    Raises:
-        InputError: duplicated gene names.
-    """
-    index = var.index.astype(str)
-    if index.has_duplicates:
-        twice = index[index.duplicated()][0]
-        raise InputError(
-            f"{name} has duplicated gene names ({twice!r} for one); call adata.var_names_make_unique() and save it"
-        )
-    lower = {str(column).lower(): column for column in var.columns}
-
-    def column(names: tuple[str, ...]) -> np.ndarray | None:
-        found = next((lower[n] for n in names if n in lower), None)
-        return None if found is None else var[found].astype(object).where(var[found].notna(), "").astype(str).to_numpy()
-
-    names = index.to_numpy().astype(object)
-    is_ensembl = np.mean([n.startswith("ENS") for n in names]) > 0.5
-    symbols = column(SYMBOL_COLUMNS) if is_ensembl else names
-    ensembl = names if is_ensembl else column(ENSEMBL_COLUMNS)
-    blank = np.full(len(names), "", dtype=object)
-    symbols = blank if symbols is None else symbols
-    ensembl = blank if ensembl is None else np.array([e.split(".")[0] for e in ensembl], dtype=object)
-    return symbols, ensembl
-
-
-def match_genes(symbols: np.ndarray, ensembl: np.ndarray, cells: Cells) -> np.ndarray:
-    """For each gene of a vocabulary, its column in `cells`, or -1: (genes,) int64.
-
-    Both names are compared, Ensembl ids and symbols; whichever finds more genes is used for all.
-    """
-    best = np.full(len(symbols), -1, dtype=np.int64)
-    for wanted, there in ((ensembl, cells.ensembl), (symbols, cells.symbols)):
-        position: dict[str, int] = {}
-        for column, gene in enumerate(there):
-            if gene:
-                position.setdefault(gene, column)  # a symbol may stand for two Ensembl ids: the first is taken
-        columns = np.array([position.get(gene, -1) if gene else -1 for gene in wanted], dtype=np.int64)
-        if (columns >= 0).sum() > (best >= 0).sum():
-            best = columns
-    return best
-
-
-def match_report(columns: np.ndarray, symbols: np.ndarray, name: str, least: float = 0.1) -> str:
-    """One line on matched and unmatched genes.
-
-    Raises:
-        InputError: fewer than `least` of the genes were matched.
-    """
-    found = int((columns >= 0).sum())
-    missing = [str(s) for s in symbols[columns < 0][:3]]
-    line = f"{name}: {found:,} of {len(columns):,} genes matched"
-    if found < max(1, least * len(columns)):
-        reason = "no gene matched" if not found else "too few genes matched"
-        raise InputError(
-            f"{line}: {reason} (missing for example {', '.join(missing)}); "
-            "check the species and that var holds gene symbols or Ensembl ids"
-        )
-    return line + (f", {len(columns) - found:,} not (for example {', '.join(missing)})" if missing else "")
 
 
 def held_out(names: pd.Index, fraction: float, seed: int) -> np.ndarray:

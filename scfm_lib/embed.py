@@ -12,9 +12,10 @@ import scipy.sparse as sp
 import torch
 
 from .batches import whole_cells
-from .cells import match_genes, match_report, open_cells, read_any
+from .cells import open_cells, read_any
 from .checkpoint import load_model
 from .config import InputError
+from .genes import match_genes, match_report
 from .model import CellTransformer
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .cells import Cells, held_out, match_genes, match_report, open_cells
+from .cells import Cells, held_out, open_cells
 from .config import Config, InputError
+from .genes import match_genes, match_report
 from .versions import versions
 
 SAMPLE = 50_000  # cells from which the highly variable genes are chosen: more changes little and costs memory

@@ -4,11 +4,8 @@ import contextlib
 import datetime
 import math
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from .hardware import choose_device, choose_precision, describe_device, prepare_
 from .model import CellTransformer, prediction_loss
 from .monitor import Monitor
 from .optimize import adamw, autocast, learning_rate
+from .signals import stop_signals
 from .start import new_model, pca_start
 from .store import Store, open_store, prepare
 
@@ -147,7 +145,7 @@ def train(
         )
 
     monitor = Monitor(run_dir, config, step, total_steps, verbose=verbose, tensorboard=tensorboard, wandb=wandb)
-    with monitor, _stop_signals() as stop:
+    with monitor, stop_signals() as stop:
         if step == 0:
             for line in store.report:
                 monitor.say(line)
@@ -283,29 +281,3 @@ def _store_of(state: dict[str, Any], run_dir: Path, data: Any) -> Store:
     if store.symbols.tolist() != state["symbols"]:
         raise InputError(f"store {path} has another vocabulary than the checkpoint; give the store it was trained on")
     return store
-
-
-class _Stop(threading.Event):
-    signal: int | None = None
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint, instead of in the middle of one."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, _: object) -> None:
-        if stop.is_set():  # a second Ctrl-C means now
-            raise KeyboardInterrupt
-        stop.signal = number
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

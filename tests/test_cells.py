@@ -9,7 +9,8 @@ import scipy.io
 import scipy.sparse as sp
 
 import scfm_lib as scfm
-from scfm_lib.cells import held_out, match_genes, match_report, open_cells, read_adata
+from scfm_lib.cells import held_out, open_cells, read_adata
+from scfm_lib.genes import match_genes, match_report
 
 
 def dense(cells) -> np.ndarray:
