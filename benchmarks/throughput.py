@@ -10,9 +10,7 @@ recomputation are not counted. Exits with 1 below 15 times the usual design or b
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -133,7 +131,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="zheng_pbmc_facs")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only-ours", action="store_true", help="print our cells/s and stop")
     arguments = parser.parse_args()
     prepare_cpu()
     config = scfm.load_config("minimal", {"data.validation_fraction": 0.0})
@@ -142,9 +139,6 @@ def main() -> None:
         config.model.n_genes = len(store.symbols)
         train = ours(store, config)
         train()  # warm-up
-        if arguments.only_ours:
-            print(statistics.median(train()[0] for _ in range(arguments.rounds)))
-            return
         # the usual design at the batch size that suits it better
         baselines = {size: usual(store, config, size) for size in (4, 16)}
         warm = {size: run() for size, run in baselines.items()}
@@ -154,12 +148,6 @@ def main() -> None:
             cells, flops = train()
             rows.append({"matrix": matrix_product(), "cells": cells, "flops": flops, "usual": baseline()})
             print(json.dumps({key: round(value, 1) for key, value in rows[-1].items()}), flush=True)
-    kept, returned = [], []
-    for _ in range(2):  # in turn, each in a fresh process
-        for kind, environment in ((kept, {}), (returned, {"SCFM_RETURN_MEMORY": "1"})):
-            command = [sys.executable, __file__, "--only-ours", "--rounds", "1", "--data", arguments.data]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment)
-            kind.append(float(done.stdout))
     times = statistics.median(row["cells"] / row["usual"] for row in rows)
     share = statistics.median(row["flops"] / row["matrix"] for row in rows)
     middle = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
@@ -169,9 +157,6 @@ def main() -> None:
     print(f"fp32 matrix product          {'':16} {middle['matrix'] / 1e9:6.1f} GFLOP/s")
     print(f"times faster                 {times:8.1f}  (at least {TIMES_FASTER})")
     print(f"share of the matrix product  {share:8.2f}  (at least {SHARE})")
-    print(
-        f"keeping freed memory         {statistics.median(kept):8.0f} cells/s against {statistics.median(returned):.0f}"
-    )
     sys.exit(0 if times >= TIMES_FASTER and share >= SHARE else 1)
 
 

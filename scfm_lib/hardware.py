@@ -1,15 +1,11 @@
 """What this machine can do: the device, the precision and the threads a run uses."""
 
-import ctypes
 import os
-import platform
 from pathlib import Path
 
 import torch
 
 from .config import InputError, TrainingConfig
-
-KEEP_BYTES = (1 << 30, 1 << 25)  # older glibc takes no more than 32 MiB
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -108,15 +104,6 @@ def _cgroup_v1(file: Path) -> float | None:
 
 
 def prepare_cpu() -> None:
-    """Sets the threads to the usable cores, and lets glibc keep freed memory instead of returning it at each step.
-
-    PyTorch's CPU temporaries of a few MB are otherwise mapped and unmapped hundreds of times a step. Other C libraries
-    are left alone. The gain is measured by `benchmarks/throughput.py`.
-    """
+    """Sets torch's threads to the usable cores, unless `OMP_NUM_THREADS` says otherwise."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc" and "SCFM_RETURN_MEMORY" not in os.environ:
-        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-        libc = ctypes.CDLL(None)
-        for option in (m_mmap_threshold, m_trim_threshold):
-            any(libc.mallopt(option, size) for size in KEEP_BYTES)  # the first that is accepted

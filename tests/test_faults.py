@@ -73,6 +73,7 @@ def test_a_run_folder_that_cannot_be_written(cells, tmp_path) -> None:
     # root may write anywhere, so the child becomes nobody once Python's own files, which may be root's, are imported
     code = """
 import os, sys, scfm_lib.train, scfm_lib.cli
+scfm_lib.load_config("minimal")  # its file, too
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 scfm_lib.cli.main()

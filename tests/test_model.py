@@ -84,7 +84,7 @@ def test_the_loss_is_the_multinomials(model, batch) -> None:
         constant = math.lgamma(n + 1) - torch.lgamma(counts[row] + 1).sum()
         likelihood = torch.distributions.Multinomial(n, logits=logits[row]).log_prob(counts[row])
         expected -= (likelihood - constant).item()
-    assert float(prediction_loss(logits, target_genes, target_counts)) == pytest.approx(expected, rel=1e-5)
+    assert prediction_loss(logits, target_genes, target_counts).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_gradient_checkpointing_changes_memory_not_numbers(model, batch) -> None:
