@@ -13,7 +13,7 @@ demo: .venv/demo
 test: .venv/test lint
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: .venv/test
+test-slow: .venv/test .venv/benchmark
 	$(BIN)/python -m pytest -m slow
 
 lab: .venv/lab

@@ -26,11 +26,13 @@ tr.trained { background: #e8f1f8; font-weight: 600; } img { max-width: 100%; } p
 def table_text(table: dict[str, dict[str, float] | None]) -> str:
     """The table as aligned text; a dash where a method was not run."""
     keys = next((list(row) for row in table.values() if row), [])
-    lines = [f"{'':20}" + "".join(f"{SCORE_NAMES[key]:>19}" for key in keys)]
+    names = [SCORE_NAMES[key] for key in keys]
+    lines = [f"{'':19}" + "".join(f"  {name}" for name in names)]
     for method in METHODS:
         row = table.get(method)
         cells = [f"{row[key]:.3f}" if row else "-" for key in keys]
-        lines.append(f"{METHOD_NAMES[method]:20}" + "".join(f"{cell:>19}" for cell in cells))
+        aligned = (f"  {cell:>{len(name)}}" for cell, name in zip(cells, names, strict=True))
+        lines.append(f"{METHOD_NAMES[method]:19}" + "".join(aligned))
     return "\n".join(line.rstrip() for line in lines)
 
 
