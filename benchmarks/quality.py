@@ -60,7 +60,7 @@ def judge(name: str, arguments: argparse.Namespace) -> bool:
             for key, value in parse_overrides(arguments.pairs).items():
                 section, field = key.split(".")
                 setattr(getattr(config, section), field, value)
-            unseen = held_out(adata.obs_names, fraction, seed)
+            unseen = held_out(adata.obs_names, fraction, 0)
 
             def judged(vectors: np.ndarray, unseen: np.ndarray = unseen) -> dict:
                 return held_out_scores(vectors, labels, unseen) if unseen.any() else scores(vectors, labels)

@@ -86,7 +86,7 @@ def evaluate(
     if not enough.all():
         say(f"{(~enough).sum():,} cells have no label or one with fewer than 5 cells: embedded, not judged")
 
-    unseen = held_out(adata.obs_names, config.data.validation_fraction, config.training.seed)
+    unseen = held_out(adata.obs_names, config.data.validation_fraction, config.data.split_seed)
     everything = np.ones(adata.n_obs, dtype=bool)
     vectors: dict[str, np.ndarray | None] = {}
     split_vectors: dict[str, np.ndarray | None] = {}

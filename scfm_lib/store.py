@@ -19,7 +19,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from .cells import Cells, held_out, open_cells
-from .config import Config, InputError
+from .config import Config, DataConfig, InputError
 from .genes import match_genes, match_report
 from .versions import versions
 
@@ -35,6 +35,7 @@ class Store:
     symbols: np.ndarray  # (genes,)
     ensembl: np.ndarray  # (genes,)
     report: list[str]  # what preparation kept and left out, in sentences
+    data_config: DataConfig  # how it was made: which cells are held out follows from it
     indptr: np.ndarray  # (cells + 1,)
     genes: np.ndarray  # (nonzeros,) vocabulary numbers
     counts: np.ndarray  # (nonzeros,)
@@ -87,7 +88,7 @@ def open_store(path: str | Path) -> Store:
     except (OSError, KeyError, json.JSONDecodeError):
         raise InputError(f"{path} is not a store made by `scfm prepare`; prepare one from your .h5ad") from None
     symbols, ensembl = (np.array(meta[key], dtype=object) for key in ("symbols", "ensembl"))
-    return Store(path, symbols, ensembl, meta["report"], **arrays)
+    return Store(path, symbols, ensembl, meta["report"], DataConfig.model_validate(meta["config"]["data"]), **arrays)
 
 
 def prepare(sources: list[str | Path | ad.AnnData], config: Config, out: str | Path) -> Store:
@@ -156,7 +157,7 @@ def _judge(opened: list[Cells], config: Config, report: list[str]) -> list[np.nd
         )
     n_obs = config.data.n_obs
     if n_obs and n_obs < total:
-        chosen = np.random.default_rng(config.training.seed).choice(total, n_obs, replace=False)
+        chosen = np.random.default_rng(config.data.split_seed).choice(total, n_obs, replace=False)
         mask = np.zeros(total, dtype=bool)
         mask[chosen] = True
         parts = np.split(mask, np.cumsum([k.sum() for k in kept])[:-1])
@@ -174,12 +175,12 @@ def _choose_genes(
     """Numbers of the vocabulary's genes among the shared ones, chosen on training cells only (seurat_v3)."""
     import scanpy as sc
 
-    rng = np.random.default_rng(config.training.seed)
+    rng = np.random.default_rng(config.data.split_seed)
     total = sum(int(k.sum()) for k in kept)
     parts, batches = [], []
     n_cells = np.zeros(len(columns[0]), dtype=np.int64)
     for number, (cells, column, keep) in enumerate(zip(opened, columns, kept, strict=True)):
-        use = keep & ~held_out(cells.obs.index, config.data.validation_fraction, config.training.seed)
+        use = keep & ~held_out(cells.obs.index, config.data.validation_fraction, config.data.split_seed)
         sampled = use & (rng.random(len(use)) < SAMPLE / total)
         for start, rows in cells.chunks():
             here = slice(start, start + rows.shape[0])
@@ -238,7 +239,7 @@ def _write(
         append("indptr", np.zeros(1))
         total, without = 0, 0
         for number, (cells, column, keep) in enumerate(zip(opened, columns, kept, strict=True)):
-            out = held_out(cells.obs.index, config.data.validation_fraction, config.training.seed)
+            out = held_out(cells.obs.index, config.data.validation_fraction, config.data.split_seed)
             for start, rows in cells.chunks():
                 here = keep[start : start + rows.shape[0]]
                 chosen = rows[here][:, column].tocsr()

@@ -101,7 +101,7 @@ def train(
             with contextlib.suppress(OSError):
                 run_dir.rmdir()  # empty still: nothing half-made stays
             raise
-        _fit_vocabulary(config, store)
+        _follow_store(config, store)
         (run_dir / "config.yaml").write_text(config_text(config), encoding="utf-8")
 
     settings = config.training
@@ -184,7 +184,9 @@ def train(
             monitor.step(step)
 
             ends = stop.is_set() or step in (total_steps, max_steps)
-            if step % settings.log_every_steps == 0 or ends:
+            late = time.monotonic() - saved_at > 60 * settings.checkpoint_every_minutes
+            save_now = ends or late or step % settings.checkpoint_every_steps == 0
+            if step % settings.log_every_steps == 0 or save_now:  # what is saved was seen to be finite
                 mean_loss = float(summed) / since
                 if not math.isfinite(mean_loss):
                     raise InputError(
@@ -212,8 +214,7 @@ def train(
                 monitor.log(step, {"validation_loss": held_out_loss})
                 monitor.say(f"epoch {step // batches.steps_per_epoch}: loss on held-out cells {held_out_loss:.4f}")
                 logged_at += time.monotonic() - before  # cells/s is of training
-            late = time.monotonic() - saved_at > 60 * settings.checkpoint_every_minutes
-            if step % settings.checkpoint_every_steps == 0 or late or ends:
+            if save_now:
                 path, saved_step, saved_at = save(), step, time.monotonic()
             if ends:
                 break
@@ -269,8 +270,13 @@ def _prepared(data: Any, config: Config, run_dir: Path) -> Store:
     return prepare(sources, config, run_dir / "store")
 
 
-def _fit_vocabulary(config: Config, store: Store) -> None:
-    """The model has as many genes as the store, which may be fewer than the preset's."""
+def _follow_store(config: Config, store: Store) -> None:
+    """The model has the store's genes, which may be fewer than the preset's, and its cells are split as the store says.
+
+    A store prepared earlier may have been split otherwise than this config asks; evaluation must not judge cells on
+    the wrong side.
+    """
+    config.data = store.data_config.model_copy(deep=True)
     config.data.preprocessing.n_top_genes = None
     config.model.n_genes = len(store.symbols)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import scfm_lib as scfm
-from scfm_lib.checkpoint import find_checkpoint, load_checkpoint
+from scfm_lib.cells import held_out
+from scfm_lib.checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
 from scfm_lib.monitor import read_metrics
 from scfm_lib.optimize import learning_rate
 
@@ -130,6 +131,17 @@ def test_a_prepared_store_trains_the_same_and_is_found_again(cells, tiny, tmp_pa
     run = scfm.train(tiny, store.dir, run_dir=tmp_path / "run", verbose=False, max_steps=9)
     assert not (run.dir / "store").exists()
     assert same(weights(scfm.train(resume=run.dir, verbose=False)), weights(direct))
+
+
+def test_a_store_split_otherwise_keeps_its_own_split(cells, tiny, tmp_path) -> None:
+    """Evaluation reads the split from the checkpoint: it must be the one that training used."""
+    tiny.data.split_seed = 7
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    tiny.data.split_seed, tiny.data.validation_fraction, tiny.training.seed = 0, 0.0, 3
+    run = scfm.train(tiny, store.dir, run_dir=tmp_path / "run", verbose=False)
+    data = checkpoint_config(load_checkpoint(run.dir)).data
+    judged = held_out(cells.obs_names, data.validation_fraction, data.split_seed)
+    np.testing.assert_array_equal(judged, store.held_out)
 
 
 def test_diverging_is_said_with_the_last_good_checkpoint(cells, tiny, tmp_path) -> None:
