@@ -103,7 +103,10 @@ def open_cells(source: str | Path | ad.AnnData, layer: str | None = None) -> Cel
     if path.is_dir():
         return _from_anndata(_read_10x(path), path.name, layer)
     if path.suffix.lower() not in {".h5ad", ".h5"}:
-        raise InputError(f"{path} is not a .h5ad, a 10x .h5 or a folder with matrix.mtx; convert it with scanpy first")
+        raise InputError(
+            f"{path} is not a .h5ad, a 10x .h5 or a folder with matrix.mtx; read it with scanpy (sc.read_csv or "
+            "sc.read_text, with .T if its rows are genes) and save it with adata.write_h5ad('cells.h5ad')"
+        )
     try:
         with h5py.File(path) as file:
             if "X" not in file and "matrix" in file:
@@ -118,13 +121,13 @@ def open_cells(source: str | Path | ad.AnnData, layer: str | None = None) -> Cel
     except InputError:
         raise
     except Exception as error:  # h5py and anndata raise many kinds for a damaged file
-        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        reason = str(error).split("(")[0].strip()[:100] or type(error).__name__
         raise InputError(
             f"{path} cannot be read as .h5ad ({reason}); it may be truncated: copy or download it again"
         ) from None
 
 
-def read_any(source: str | Path | ad.AnnData) -> ad.AnnData:
+def read_any(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.AnnData:
     """The whole data set in memory as it is, layers and all.
 
     Raises:
@@ -132,7 +135,7 @@ def read_any(source: str | Path | ad.AnnData) -> ad.AnnData:
     """
     if isinstance(source, ad.AnnData):
         return source
-    open_cells(source)  # says in one line what is wrong, if something is
+    open_cells(source, layer)  # says in one line what is wrong, if something is
     path = Path(source)
     return ad.read_h5ad(path) if path.suffix.lower() == ".h5ad" else _read_10x(path)
 
@@ -145,7 +148,7 @@ def read_adata(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.
     """
     cells = open_cells(source, layer)
     counts = sp.vstack([rows for _, rows in cells.chunks()], format="csr")
-    adata = read_any(source)
+    adata = read_any(source, layer)
     adata = adata.raw.to_adata() if cells.where == "raw.X" else adata.copy()
     adata.layers["counts"] = counts
     return adata
@@ -242,8 +245,9 @@ def _choose(
 def held_out(names: pd.Index, fraction: float, seed: int) -> np.ndarray:
     """Which cells are held out of everything: (cells,) bool.
 
-    A cell is held out if the hash of its name and the seed falls below `fraction`, so the answer does not depend on
-    the order of the cells, on other files, or on who asks: training and evaluation agree without passing lists around.
+    A cell is held out if the hash of its name and the seed (`data.split_seed`) falls below `fraction`, so the answer
+    does not depend on the order of the cells, on other files, or on who asks: training and evaluation agree without
+    passing lists around.
     """
     if fraction == 0:
         return np.zeros(len(names), dtype=bool)

@@ -12,14 +12,17 @@ from .config import InputError, load_config, parse_overrides, preset_text
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
+    invoke_without_command=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Learn how a single-cell foundation model works by training one on the computer you have.",
 )
 
 DataOption = Annotated[
     list[str],
     typer.Option(
-        "--data-path", "--data_path", help=".h5ad, 10x .h5 or folder, store, URL, or bundled, pbmc3k, zheng_pbmc_facs"
+        "--data-path",
+        "--data_path",
+        help=".h5ad, 10x .h5 or folder, store, URL, or bundled, pbmc3k, zheng_pbmc_facs; repeat it for several",
     ),
 ]
 PresetOption = Annotated[str | None, typer.Option(help="minimal, default or large")]
@@ -32,14 +35,25 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object 
 LayerOption = Annotated[str | None, typer.Option(help="where the counts are; looked for when unset")]
 
 
-def _config(preset: str | None, config: Path | None, pairs: list[str] | None) -> Any:
+def _config(preset: str | None, config: Path | None, pairs: list[str] | None, layer: str | None) -> Any:
     if preset and config:
         raise InputError("--preset and --config are both given; choose one (a YAML file can start from `scfm config`)")
-    return load_config(config or preset or "minimal", parse_overrides(pairs or []))
+    overrides = parse_overrides(pairs or []) | ({"data.layer": layer} if layer else {})
+    return load_config(config or preset or "minimal", overrides)
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+@app.callback()
+def version_option(version: Annotated[bool, typer.Option("--version", is_eager=True)] = False) -> None:
+    """Learn how a single-cell foundation model works by training one on the computer you have."""
+    if version:
+        from .versions import versions
+
+        print(json.dumps(versions()))
+        raise typer.Exit
 
 
 @app.command("config")
@@ -55,12 +69,13 @@ def prepare_command(
     preset: PresetOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
+    layer: LayerOption = None,
 ) -> None:
     """Check the counts, choose the genes and write a memory-mapped store."""
     from .datasets import find_data
     from .store import prepare
 
-    store = prepare([find_data(source) for source in data], _config(preset, config, set_), out)
+    store = prepare([find_data(source) for source in data], _config(preset, config, set_, layer), out)
     for line in store.report:
         print(line)
     print(store.dir)
@@ -72,6 +87,7 @@ def train_command(
     preset: PresetOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
+    layer: LayerOption = None,
     device: DeviceOption = "auto",
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="a new folder; runs/DATE-TIME when unset")] = None,
     resume: Annotated[Path | None, typer.Option(help="a checkpoint or run to continue; alone is enough")] = None,
@@ -82,9 +98,9 @@ def train_command(
     """Train a model, or go on with one."""
     from .train import train
 
-    if resume and (preset or config or set_):
-        raise InputError("--resume brings its own config; leave out --preset, --config and --set")
-    settings = None if resume else _config(preset, config, set_)
+    if resume and (preset or config or set_ or layer):
+        raise InputError("--resume brings its own config; leave out --preset, --config, --set and --layer")
+    settings = None if resume else _config(preset, config, set_, layer)
     run = train(
         settings, data_path or None, resume=resume, run_dir=run_dir, device=device, wandb=wandb, tensorboard=tensorboard
     )

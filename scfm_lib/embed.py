@@ -89,11 +89,13 @@ def embed_file(
     """
     if out.exists():
         raise InputError(f"{out} exists and is left as it is; choose another --out")
+    if out.suffix != ".h5ad":
+        raise InputError(f"{out} does not end in .h5ad, which is what is written; choose such a name")
     if not out.parent.is_dir():
         raise InputError(f"folder {out.parent} does not exist; make it first")
     model = load_model(checkpoint)
-    adata = read_any(source)
-    cells = open_cells(adata, layer)
+    adata = read_any(source, layer)
+    cells = open_cells(source, layer)
     match = match_report(match_genes(model.symbols, model.ensembl, cells), model.symbols, cells.name)
     adata.obsm["X_scfm"] = embed(model, adata, layer=layer, device=device)
     matrices = [

@@ -82,7 +82,10 @@ def evaluate(
     enough = labels.groupby(labels, observed=True).transform("size") >= 5
     enough = enough.astype(bool).to_numpy() & labels.notna().to_numpy()
     if labels[enough].nunique() < 2:
-        raise InputError(f"obs[{label_key!r}] has fewer than two labels with 5 cells each; give labels to tell apart")
+        raise InputError(
+            f"obs[{label_key!r}] has fewer than two labels with 5 cells each, so there is nothing to tell apart; "
+            f"choose --label-key from: {', '.join(map(str, adata.obs.columns))}"
+        )
     if not enough.all():
         say(f"{(~enough).sum():,} cells have no label or one with fewer than 5 cells: embedded, not judged")
 
@@ -90,6 +93,9 @@ def evaluate(
     everything = np.ones(adata.n_obs, dtype=bool)
     vectors: dict[str, np.ndarray | None] = {}
     split_vectors: dict[str, np.ndarray | None] = {}
+    for name, model in models(state, config).items():  # first: genes that do not match are found before minutes of scVI
+        say(f"model, {name}")
+        vectors[name] = split_vectors[name] = embed(model, adata, layer="counts")
     say("PCA")
     vectors["pca"] = pca_embedding(adata, everything, config)
     split_vectors["pca"] = pca_embedding(adata, ~unseen, config) if unseen.any() else None
@@ -99,14 +105,12 @@ def evaluate(
     )
     vectors["scvi"] = scvi_embedding(adata, everything, config) if run_scvi else None
     split_vectors["scvi"] = scvi_embedding(adata, ~unseen, config) if run_scvi and unseen.any() else None
-    for name, model in models(state, config).items():
-        say(f"model, {name}")
-        vectors[name] = split_vectors[name] = embed(model, adata, layer="counts")
     y = labels[enough].astype(str).to_numpy()
     b = batches[enough].astype(str).to_numpy() if batches is not None else None
     table, second = {}, {}
     for name in METHODS:
-        say(f"probes, {name}")
+        if vectors[name] is not None:
+            say(f"probes, {name}")
         table[name] = scores(vectors[name][enough], y, b) if vectors[name] is not None else None
         known = split_vectors[name] is not None and unseen.any()
         second[name] = held_out_scores(split_vectors[name][enough], y, unseen[enough]) if known else None

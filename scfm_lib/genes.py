@@ -41,8 +41,11 @@ def gene_names(var: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
 
     names = index.to_numpy().astype(object)
     is_ensembl = np.mean([n.startswith("ENS") for n in names]) > 0.5
-    symbols = column(SYMBOL_COLUMNS) if is_ensembl else names
+    numbered = all(n.isdigit() for n in names)
+    symbols = column(SYMBOL_COLUMNS) if is_ensembl or numbered else names
     ensembl = names if is_ensembl else column(ENSEMBL_COLUMNS)
+    if numbered and symbols is None and ensembl is None:
+        raise InputError(f"{name}: genes are only numbered; set adata.var_names to symbols or Ensembl ids and save it")
     blank = np.full(len(names), "", dtype=object)
     symbols = blank if symbols is None else symbols
     ensembl = blank if ensembl is None else np.array([e.split(".")[0] for e in ensembl], dtype=object)

@@ -161,6 +161,8 @@ def train(
             pin_memory=chosen_device.type == "cuda",
             generator=torch.Generator(),  # its own: the global one belongs to dropout and must resume to the bit
         )
+        if step == total_steps:
+            monitor.say(f"all {total_steps:,} steps were taken already")
         path = save() if step == 0 else find_checkpoint(resume)
         saved_step, saved_at, logged_at, since, summed = step, time.monotonic(), time.monotonic(), 0, 0.0
         model.train()

@@ -177,3 +177,12 @@ def test_held_out_cells_depend_on_name_and_seed_alone() -> None:
     assert (held_out(names, 0.2, 1) != first).mean() > 0.2
     assert (first <= held_out(names, 0.5, 0)).all()
     assert not held_out(names, 0, 0).any()
+
+
+def test_numbered_genes_are_named_by_a_column_or_refused(cells) -> None:
+    cells.var["gene_symbols"] = cells.var_names.to_numpy()
+    cells.var_names = [str(number) for number in range(120)]
+    assert open_cells(cells).symbols[3] == "GENE3"
+    del cells.var["gene_symbols"]
+    with pytest.raises(scfm.InputError, match="genes are only numbered; set"):
+        open_cells(cells)
