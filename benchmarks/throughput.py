@@ -23,8 +23,9 @@ from torch import Tensor, nn
 import scfm_lib as scfm
 from scfm_lib.batches import HalfCells, log_share
 from scfm_lib.config import ModelConfig
+from scfm_lib.estimate import training_flops
 from scfm_lib.hardware import prepare_cpu
-from scfm_lib.model import VALUE_WIDTH, prediction_loss
+from scfm_lib.model import prediction_loss
 from scfm_lib.optimize import adamw
 from scfm_lib.start import new_model, pca_start
 from scfm_lib.versions import versions
@@ -46,17 +47,6 @@ def matrix_product() -> float:
             times.append(time.perf_counter() - started)
         best = max(best, 2 * size**3 / statistics.median(times))
     return best
-
-
-def training_flops(config: ModelConfig, lengths: Tensor) -> float:
-    """Of one training step over half cells with these many genes (halves,): forward, and twice that backward."""
-    tokens = (lengths + 1).double()
-    h, f, width = config.hidden_dim, config.ff_dim, config.gene_embedding_dim
-    whole_block = (2 * tokens * (4 * h * h + 2 * h * f) + 4 * tokens.square() * h).sum()
-    last_block = (2 * tokens * 2 * h * h + 2 * (2 * h * h + 2 * h * f) + 4 * tokens * h).sum()
-    embedding = 2 * config.n_genes * width * 2 * h + (2 * tokens * VALUE_WIDTH * (1 + h)).sum()
-    decoder = len(lengths) * 2 * width * (h + config.n_genes)
-    return float(3 * (whole_block * (config.num_layers - 1) + last_block + embedding + decoder))
 
 
 class AllGenes(nn.Module):
