@@ -4,9 +4,11 @@ import contextlib
 import math
 
 import torch
+from torch import Tensor
 
+from .batches import Batch
 from .config import TrainingConfig
-from .model import CellTransformer
+from .model import CellTransformer, prediction_loss
 
 
 def learning_rate(step: int, total_steps: int, settings: TrainingConfig) -> float:
@@ -32,3 +34,33 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def training_step(
+    model: CellTransformer,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    batch: Batch,
+    settings: TrainingConfig,
+    device: torch.device,
+    precision: str,
+) -> tuple[Tensor, Tensor]:
+    """One optimizer step on a batch: nats per molecule (a scalar) and the gradients' norm before clipping.
+
+    With gradient accumulation the batch is read in parts; the sum of their gradients is that of the whole.
+    """
+    loss = torch.zeros((), device=device)
+    molecules = batch.molecules
+    for part in batch.split(settings.gradient_accumulation_steps):
+        part = part.to(device)
+        with autocast(device, precision):
+            logits = model(part.genes, part.values)
+        part_loss = prediction_loss(logits, part.target_genes, part.target_counts) / molecules
+        scaler.scale(part_loss).backward()
+        loss += part_loss.detach()
+    scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return loss, norm

@@ -22,7 +22,7 @@ from .datasets import find_data
 from .hardware import choose_device, choose_precision, describe_device, prepare_cpu
 from .model import CellTransformer, prediction_loss
 from .monitor import Monitor
-from .optimize import adamw, autocast, learning_rate
+from .optimize import adamw, autocast, learning_rate, training_step
 from .signals import stop_signals
 from .start import new_model, pca_start
 from .store import Store, open_store, prepare
@@ -170,18 +170,8 @@ def train(
             rate = learning_rate(step, total_steps, settings)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            for part in batch.split(settings.gradient_accumulation_steps):
-                part = part.to(chosen_device)
-                with autocast(chosen_device, precision):
-                    logits = model(part.genes, part.values)
-                loss = prediction_loss(logits, part.target_genes, part.target_counts) / batch.molecules
-                scaler.scale(loss).backward()
-                summed = summed + loss.detach()
-            scaler.unscale_(optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+            loss, norm = training_step(model, optimizer, scaler, batch, settings, chosen_device, precision)
+            summed = summed + loss
             step, since = step + 1, since + 1
             monitor.step(step)
 
