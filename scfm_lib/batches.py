@@ -35,9 +35,9 @@ class Batch:
     cells: Tensor  # (B,) int64, which cell of the store a half belongs to
 
     @property
-    def molecules(self) -> float:
-        """Molecules to predict."""
-        return float(self.target_counts.sum())
+    def molecules(self) -> Tensor:
+        """Molecules to predict, a scalar."""
+        return self.target_counts.sum()
 
     def to(self, device: torch.device) -> Self:
         """The same batch on a device."""

@@ -40,18 +40,20 @@ def training_step(
     model: CellTransformer,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    batch: Batch,
+    parts: list[Batch],
     settings: TrainingConfig,
     device: torch.device,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
-    """One optimizer step on a batch: nats per molecule (a scalar) and the gradients' norm before clipping.
+    """One optimizer step: nats per molecule (a scalar) and the gradients' norm before clipping.
 
-    With gradient accumulation the batch is read in parts; the sum of their gradients is that of the whole.
+    Args:
+        parts: the step's batch, or what it was split into for gradient accumulation; their gradients add up to that
+            of the whole.
     """
     loss = torch.zeros((), device=device)
-    molecules = batch.molecules
-    for part in batch.split(settings.gradient_accumulation_steps):
+    molecules = sum(part.molecules for part in parts)
+    for part in parts:
         part = part.to(device)
         with autocast(device, precision):
             logits = model(part.genes, part.values)

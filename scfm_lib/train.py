@@ -19,7 +19,7 @@ from .batches import HalfCells
 from .checkpoint import checkpoint_config, find_checkpoint, load_checkpoint, put_weights, save_checkpoint
 from .config import Config, InputError, TrainingConfig, config_text, load_config
 from .datasets import find_data
-from .hardware import choose_device, choose_precision, describe_device, prepare_cpu
+from .hardware import choose_device, choose_precision, describe_device, prepare_cpu, return_freed_memory
 from .model import CellTransformer, prediction_loss
 from .monitor import Monitor
 from .optimize import adamw, autocast, learning_rate, training_step
@@ -111,6 +111,7 @@ def train(
     model = new_model(config.model, settings.seed, start)
     model.symbols, model.ensembl = store.symbols, store.ensembl
     model.gradient_checkpointing = settings.gradient_checkpointing
+    return_freed_memory(settings.gradient_checkpointing and chosen_device.type == "cpu")
     model.to(chosen_device)
     optimizer = adamw(model, settings, chosen_device)
     scaler = torch.amp.GradScaler(chosen_device.type, enabled=precision == "fp16")
@@ -170,7 +171,8 @@ def train(
             rate = learning_rate(step, total_steps, settings)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss, norm = training_step(model, optimizer, scaler, batch, settings, chosen_device, precision)
+            parts = batch.split(settings.gradient_accumulation_steps)
+            loss, norm = training_step(model, optimizer, scaler, parts, settings, chosen_device, precision)
             summed = summed + loss
             step, since = step + 1, since + 1
             monitor.step(step)
@@ -229,7 +231,7 @@ def validation_loss(
             batch = batches[number]
             part = batch.to(device)
             total += float(prediction_loss(model(part.genes, part.values), part.target_genes, part.target_counts))
-            molecules += batch.molecules
+            molecules += float(batch.molecules)
     model.train(training)
     return total / max(1.0, molecules)
 
