@@ -3,8 +3,9 @@
     python benchmarks/memory.py [--device cuda]
 
 On the CPU the peak is the high-water mark of resident memory after a reset, less what was resident after the imports;
-on CUDA it is `max_memory_allocated` after `reset_peak_memory_stats`. Every step is the longest batch. Prints JSON lines
-and a summary, with and without the framework's constant.
+on CUDA it is `max_memory_allocated` after `reset_peak_memory_stats`. Every step is the longest batch. The median of
+three processes counts. Prints JSON lines and a summary, with and without the framework's constant in both;
+`framework_bytes` is what a step of a tiny model was seen to take.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from scfm_lib.optimize import adamw, training_step
 from scfm_lib.versions import versions
 
 STEPS = 4
+PROCESSES = 3
+TINY = {"model.n_genes": 20, "model.gene_embedding_dim": 8, "model.hidden_dim": 16, "model.ff_dim": 32}
 CONFIGURATIONS = [  # preset, batch size in cells, genes of the longest half, precision, checkpointing
     *(("minimal", size, genes, "fp32", False) for size in (8, 32, 64) for genes in (90, 150)),
     *(("minimal", size, 150, "fp32", True) for size in (32, 128)),
@@ -49,26 +52,36 @@ def configuration(preset: str, batch_size: int, checkpointing: bool) -> scfm.Con
     )
 
 
-def measure(preset: str, batch_size: int, genes: int, precision: str, checkpointing: bool, device_name: str) -> int:
-    """Peak bytes of real steps in this process."""
-    device = torch.device(device_name)
-    config = configuration(preset, batch_size, checkpointing)
-    return_freed_memory(checkpointing and device_name == "cpu")
-    if device_name == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")
-        before = resident("VmRSS")
-    else:
-        torch.cuda.reset_peak_memory_stats()
-    rows = 2 * batch_size
+def steps(config: scfm.Config, genes: int, precision: str, device: torch.device) -> None:
+    """Real training steps on the longest batch."""
+    rows = 2 * config.training.batch_size
     numbers = torch.randint(0, config.model.n_genes, (rows, genes))
     batch = Batch(numbers, torch.rand(rows, genes) + 0.1, numbers, torch.ones(rows, genes), torch.arange(rows))
     model = scfm.CellTransformer(config.model).to(device)
-    model.gradient_checkpointing = checkpointing
+    model.gradient_checkpointing = config.training.gradient_checkpointing
     optimizer = adamw(model, config.training, device)
-    scaler = torch.amp.GradScaler(device_name, enabled=precision == "fp16")
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     for _ in range(STEPS):
         training_step(model, optimizer, scaler, [batch], config.training, device, precision)
-    return resident("VmHWM") - before if device_name == "cpu" else torch.cuda.max_memory_allocated()
+
+
+def measure(preset: str, batch_size: int, genes: int, precision: str, checkpointing: bool, name: str) -> list[int]:
+    """Peak bytes of real steps in this process, and how many of them the framework takes before the first tensor."""
+    device = torch.device(name)
+    config = configuration(preset, batch_size, checkpointing)
+    return_freed_memory(checkpointing and name == "cpu")
+    tiny = scfm.load_config("minimal", TINY | {"training.batch_size": 2})
+    if name == "cuda":
+        steps(tiny, 5, precision, device)
+        torch.cuda.reset_peak_memory_stats()
+        steps(config, genes, precision, device)
+        return [torch.cuda.max_memory_allocated(), 0]
+    imported = resident("VmRSS")
+    steps(tiny, 5, precision, device)
+    framework = resident("VmRSS") - imported
+    Path("/proc/self/clear_refs").write_text("5")
+    steps(config, genes, precision, device)
+    return [resident("VmHWM") - imported, framework]
 
 
 def main() -> None:
@@ -77,7 +90,7 @@ def main() -> None:
     parser.add_argument("--one", help="measure this configuration (JSON) here and print its bytes")
     options = parser.parse_args()
     if options.one:
-        print(measure(*json.loads(options.one), options.device))
+        print(json.dumps(measure(*json.loads(options.one), options.device)))
         return
     errors, without = [], []
     for preset, batch_size, genes, precision, checkpointing in CONFIGURATIONS:
@@ -85,13 +98,15 @@ def main() -> None:
             precision = "fp16"
         one = json.dumps([preset, batch_size, genes, precision, checkpointing])
         command = [sys.executable, __file__, "--device", options.device, "--one", one]
-        peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(PROCESSES)]
+        peaks, frameworks = zip(*map(json.loads, runs), strict=True)
+        peak, framework = statistics.median(peaks), statistics.median(frameworks)
         config = configuration(preset, batch_size, checkpointing)
         parts = memory(config, 2 * batch_size, genes, genes, precision, options.device)
-        constant = FRAMEWORK[precision] if options.device == "cpu" else 0
-        estimated = parts["total"] if options.device == "cpu" else parts["total"] - parts["overhead"]
+        constant = FRAMEWORK[precision] if options.device == "cpu" else parts["overhead"]
+        estimated = parts["total"] if options.device == "cpu" else parts["total"] - constant
         errors.append((estimated - peak) / peak)
-        without.append((estimated - peak) / (peak - constant))
+        without.append((estimated - peak) / (peak - (constant if options.device == "cpu" else 0)))
         row = {
             "preset": preset,
             "batch_size": batch_size,
@@ -100,6 +115,8 @@ def main() -> None:
             "gradient_checkpointing": checkpointing,
             "estimated_bytes": estimated,
             "peak_bytes": peak,
+            "peaks": peaks,
+            "framework_bytes": framework,
             "error": round(errors[-1], 4),
             "error_without_constant": round(without[-1], 4),
         }

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import scfm_lib as scfm
 from scfm_lib.batches import HalfCells, log_share
 from scfm_lib.config import ModelConfig
-from scfm_lib.estimate import training_flops
+from scfm_lib.formulas import training_flops
 from scfm_lib.hardware import prepare_cpu
 from scfm_lib.model import prediction_loss
 from scfm_lib.optimize import adamw

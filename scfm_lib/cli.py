@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .config import InputError, load_config, parse_overrides, preset_text
+from .config import PRESETS, InputError, load_config, parse_overrides, preset_text
 
 app = typer.Typer(
     add_completion=False,
@@ -60,6 +60,67 @@ def version_option(version: Annotated[bool, typer.Option("--version", is_eager=T
 def config_command(preset: Annotated[str, typer.Argument(help="minimal, default or large")]) -> None:
     """Print a preset as YAML, to edit: scfm config minimal > my.yaml."""
     print(preset_text(preset), end="")
+
+
+@app.command("check")
+def check_command(
+    run_dir: Annotated[Path, typer.Option("--run-dir", help="where runs will be written")] = Path(),
+    json_: JsonOption = False,
+) -> None:
+    """Say what is in this machine, and which presets it can train."""
+    from .check import check
+    from .tables import check_text
+
+    found = check(run_dir)
+    print(json.dumps(found) if json_ else check_text(found))
+
+
+@app.command("estimate")
+def estimate_command(
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    gpu: Annotated[str | None, typer.Option(help='a card such as "RTX 3080"; this machine when unset')] = None,
+    cells: Annotated[int | None, typer.Option(help="in the data set; 10,000 when unset")] = None,
+    epochs: Annotated[int | None, typer.Option(help="the preset's when unset")] = None,
+    data: Annotated[str | None, typer.Option("--data", "--data-path", "--data_path", help="cells to look at")] = None,
+    genes_per_cell: Annotated[float | None, typer.Option(help="expressed vocabulary genes of a cell")] = None,
+    budget_vram: Annotated[str | None, typer.Option(help="find what fits in so much memory, such as 4GB")] = None,
+    deadline: Annotated[str | None, typer.Option(help="find what is done in time, such as 2h or 30min")] = None,
+    device: DeviceOption = "auto",
+    json_: JsonOption = False,
+) -> None:
+    """Say what training would take: parameters, memory, disk, time, cost, and what would save some."""
+    from .estimate import best_fit, estimate
+    from .quantities import parse_bytes, parse_seconds
+    from .tables import estimate_text, fit_text
+
+    if budget_vram or deadline:
+        if config or set_:
+            raise InputError("--budget-vram and --deadline choose the settings; leave out --config and --set")
+        fit = best_fit(
+            budget_bytes=parse_bytes(budget_vram) if budget_vram else None,
+            deadline_seconds=parse_seconds(deadline) if deadline else None,
+            cells=cells,
+            epochs=epochs,
+            data=data,
+            mean_genes=genes_per_cell,
+            gpu=gpu,
+            device=device,
+            presets=(preset.lower(),) if preset else PRESETS,
+        )
+        print(json.dumps(fit) if json_ else fit_text(fit))
+        return
+    pairs = [*(set_ or []), *([f"training.num_epochs={epochs}"] if epochs is not None else [])]
+    found = estimate(
+        _config(preset, config, pairs, None),
+        cells=cells,
+        data=data,
+        genes_per_cell=genes_per_cell,
+        gpu=gpu,
+        device=device,
+    )
+    print(json.dumps(found) if json_ else estimate_text(found))
 
 
 @app.command("prepare")

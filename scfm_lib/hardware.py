@@ -3,11 +3,11 @@
 import ctypes
 import os
 import sys
-from pathlib import Path
 
 import torch
 
 from .config import InputError, TrainingConfig
+from .machine import usable_cores
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -79,30 +79,6 @@ def describe_device(device: torch.device, precision: str) -> str:
     else:
         name = f"{torch.get_num_threads()} threads"
     return f"device {device.type} ({name}), {precision}"
-
-
-def usable_cores() -> int:
-    """Cores this process may use: the affinity mask and the cgroup's limit, not only what the machine has."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    for file, parse in (("/sys/fs/cgroup/cpu.max", _cgroup_v2), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", _cgroup_v1)):
-        try:
-            limit = parse(Path(file))
-        except (OSError, ValueError):
-            continue
-        if limit:
-            cores = min(cores, max(1, int(limit)))
-    return cores
-
-
-def _cgroup_v2(file: Path) -> float | None:
-    quota, period = file.read_text().split()
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _cgroup_v1(file: Path) -> float | None:
-    quota = int(file.read_text())
-    return None if quota <= 0 else quota / int(file.with_name("cpu.cfs_period_us").read_text())
 
 
 def prepare_cpu() -> None:

@@ -6,7 +6,6 @@ rebuilt and judged beside the trained one.
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from .batches import TARGET_SUM
@@ -19,6 +18,8 @@ SAMPLE = 10_000  # cells for the PCA: the leading components of more look the sa
 
 def pca_start(store: Store, cells: np.ndarray, width: int, seed: int) -> dict[str, Tensor]:
     """`loadings` (genes, components <= width), scaled by their spread, and `log_share` (genes,)."""
+    from sklearn.decomposition import PCA  # here: it takes most of a second, and an estimate needs no PCA
+
     rng = np.random.default_rng([seed, 1])
     sample = np.sort(rng.choice(cells, SAMPLE, replace=False)) if len(cells) > SAMPLE else cells
     counts = store.matrix(sample)

@@ -108,11 +108,3 @@ def test_precision_is_what_the_hardware_does_well(monkeypatch) -> None:
     assert hardware.choose_precision(training, torch.device("cpu")) == "fp32"
     training.fp16 = True
     assert hardware.choose_precision(training, cuda) == "fp16"
-
-
-def test_cores_are_those_the_container_may_use(tmp_path) -> None:
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert hardware._cgroup_v2(tmp_path / "cpu.max") == 1.5
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert hardware._cgroup_v2(tmp_path / "cpu.max") is None
-    assert 1 <= hardware.usable_cores() <= os.cpu_count()
