@@ -199,7 +199,7 @@ def _rented(card: Card, seconds: tuple[float, float, float]) -> list[dict[str, A
             {
                 "machine": machine.name,
                 "usd_per_hour": [low, high],
-                "usd": [round(low * seconds[0] / 3600, 2), round(high * seconds[2] / 3600, 2)],
+                "usd": [round(low * seconds[0] / 3600, 4), round(high * seconds[2] / 3600, 4)],
                 "session_hours": machine.session_hours,
                 "fits_one_session": None if not machine.session_hours else seconds[2] <= 3600 * machine.session_hours,
                 "priced": machine.priced,

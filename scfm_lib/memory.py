@@ -28,10 +28,10 @@ except ImportError:
 CUDA_BLOCK = 512  # bytes: torch's CUDA allocator rounds every tensor up to a multiple
 CUDA_CONTEXT = 500e6  # bytes: kernels and handles on the card; the hardware guide's figure, not measured by us
 # What a process takes beyond its tensors, by benchmarks/memory.py on Linux with glibc 2.36, torch 2.13.0, 2 threads:
-FRAMEWORK = {"fp32": 94e6, "bf16": 132e6, "fp16": 132e6}  # bytes: what torch loads at its first step, and buffers
+FRAMEWORK = {"fp32": 94e6, "bf16": 140e6, "fp16": 140e6}  # bytes: what torch loads at its first step, and buffers
 # Between kept blocks there are holes, as a share of the tensors' peak: this by the number of layers, since fewer,
 # larger tensors fit the holes worse. None if freed memory returns at once, as it does with checkpointing.
-HOLES_BY_LAYER = 1.1
+HOLES_BY_LAYER = 1.07
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ def formula(model: ModelConfig, settings: TrainingConfig, rows: int, genes: int,
     tokens, hidden = rows * (genes + 1), model.hidden_dim
     width = 4 if precision == "fp32" else 2  # bytes
     block = (8 * hidden + 2 * model.ff_dim) * width
-    blocks, embedding = (model.num_layers - 1) * block, 4 * (3 * hidden + 64)
+    blocks, embedding = (model.num_layers - 1) * block, (3 * hidden + 64) * width
     per_token = embedding + blocks + model.ff_dim * width
     traffic = int(9 * per_token * tokens)
     operations = 100 + (60 if precision == "fp32" else 80) * model.num_layers
     if settings.gradient_checkpointing:
-        per_token = embedding + block + 4 * hidden * (model.num_layers - 1)
+        per_token = embedding + block + hidden * width * (model.num_layers - 1)
         operations, traffic = operations + 12 * model.num_layers, int(1.2 * traffic)
     peak = 16 * sum(parameters(model).values()) + int(per_token * tokens + 12 * rows * model.n_genes)
     return Trace(peak, operations, traffic)

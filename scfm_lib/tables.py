@@ -106,7 +106,7 @@ def estimate_text(found: dict[str, Any]) -> str:
                 [
                     (
                         row["machine"],
-                        f"${row['usd'][0]:.2f} to ${row['usd'][1]:.2f}",
+                        dollars(*row["usd"]),
                         "longer than a session" if row["fits_one_session"] is False else f"prices of {row['priced']}",
                     )
                     for row in found["rented"]
@@ -118,6 +118,13 @@ def estimate_text(found: dict[str, Any]) -> str:
         note = f"--set {' --set '.join(lever['set'])}  ({lever['note']})"
         rows.append((lever["lever"], gb(lever["saves_bytes"]), duration_saved(lever["saves_seconds"]), note))
     return "\n".join([*lines, "", aligned(rows, "")])
+
+
+def dollars(low: float, high: float) -> str:
+    """A range of US dollars."""
+    if high == 0:
+        return "free"
+    return "under $0.01" if high < 0.01 else f"${low:.2f} to ${high:.2f}"
 
 
 def duration_saved(seconds: float) -> str:
