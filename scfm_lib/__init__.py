@@ -28,6 +28,9 @@ _WHERE = {
     "Run": "train",
     "embed": "embed",
     "evaluate": "evaluate",
+    "check": "check",
+    "estimate": "estimate",
+    "best_fit": "estimate",
     "write_report": "report",
 }
 __all__ = list(_WHERE)

@@ -4,16 +4,19 @@ Hours are estimated for the job the hardware guide gives each preset: on a CPU f
 `probe.py` measures, on a card from its published figures. `scfm estimate` measures real steps and is nearer.
 """
 
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from .cards import Card, find_card
-from .config import PRESETS, InputError, load_config
+from .config import PRESETS, Config, InputError, load_config
 from .machine import machine, read_probe, start_probe
+from .quantities import duration, gb
 from .speed import Speed, Workload, workload
 from .target import Target, cost
 from .typical import genes_per_cell, typical_store
@@ -61,46 +64,70 @@ def _known(gpu: dict[str, Any]) -> Card | None:
 
 
 def judge(preset: str, target: Target, work: Workload, cpu_flops: float | None) -> dict[str, Any]:
-    """A preset's verdict on a target: `verdict`, `reason`, `change` (what would change it), `hours`, `memory_bytes`."""
-    words, job = rules(), rules()["jobs"][preset]
+    """The outlook for the job that the hardware guide gives a preset, `work` being what an epoch of it looks like."""
+    job = rules()["jobs"][preset]
     config = load_config(preset, {"training.num_epochs": job["epochs"]})
-    task = f"{job['cells']:,} cells x {job['epochs']} epochs"
-    low, high = words["spread"]
-    if target.kind == "cpu" and cpu_flops:
-        per_flop = 1 / (words["cpu_share"][preset] * cpu_flops)
-        target = Target(target.name, "cpu", target.memory_bytes, speed=Speed(0.0, per_flop, (low, high), 0))
+    return outlook(config, job["cells"], with_cpu_speed(target, config, cpu_flops), work)
+
+
+def with_cpu_speed(target: Target, config: Config, cpu_flops: float | None) -> Target:
+    """A CPU whose speed is guessed from a matrix product; any other target as it is.
+
+    Wider models come nearer to the matrix product: the share is interpolated between the presets' by `hidden_dim`.
+    """
+    if target.kind != "cpu" or target.speed or not cpu_flops:
+        return target
+    widths = [load_config(name).model.hidden_dim for name in PRESETS]
+    shares = [rules()["cpu_share"][name] for name in PRESETS]
+    share = float(np.interp(np.log(config.model.hidden_dim), np.log(widths), shares))
+    return replace(target, speed=Speed(0.0, 1 / (share * cpu_flops), tuple(rules()["spread"]), 0))
+
+
+def outlook(config: Config, cells: int, target: Target, work: Workload | None = None) -> dict[str, Any]:
+    """At once, by formula: `verdict`, `reason`, `change` (what would change it), `hours`, `memory_bytes`, `fits`.
+
+    Args:
+        config: what would be trained.
+        cells: in the data set.
+        target: where; a CPU needs a speed, see `with_cpu_speed`.
+        work: what an epoch looks like; for cells like those of PBMC3k when unset.
+    """
+    words = rules()
+    work = work or workload(config, typical_store(config.vocabulary_size), cells)[0]
     if target.card is None and target.speed is None:
-        speed = Speed(0.0, float("nan"), (1.0, 1.0), 0)
-        unknown = Target(target.name, target.kind, target.memory_bytes, speed=speed)
+        unknown = replace(target, speed=Speed(0.0, float("nan"), (1.0, 1.0), 0))
         size = cost(unknown, config, work, exact=False).memory_bytes
         told = "its speed is not known: the card is not in gpus.yaml; add it, or run `scfm estimate`"
-        return {"verdict": None, "reason": told, "change": None, "hours": None, "memory_bytes": size["total"]}
+        answer = {"verdict": None, "reason": told, "change": None, "hours": None}
+        return answer | {"memory_bytes": size["total"], "fits": None}
     needs = cost(target, config, work, exact=False)
-    hours = [seconds / 3600 for seconds in needs.seconds]
+    total, hours = needs.memory_bytes["total"], [seconds / 3600 for seconds in needs.seconds]
+    room = None if target.memory_bytes is None else words["memory_share"] * target.memory_bytes
     answer = {
         "hours": dict(zip(("low", "typical", "high"), hours, strict=True)),
-        "memory_bytes": needs.memory_bytes["total"],
+        "memory_bytes": total,
+        "fits": None if room is None else total <= room,
     }
-    room = None if target.memory_bytes is None else words["memory_share"] * target.memory_bytes
-    size = f"{needs.memory_bytes['total'] / 1e9:.1f} GB"
-    if room is not None and needs.memory_bytes["total"] > room:
+    if answer["fits"] is False:
         return answer | {
             "verdict": "not practical",
-            "reason": f"needs {size} for batches of {config.training.batch_size}; {room / 1e9:.1f} GB are to be had",
-            "change": f"scfm estimate --preset {preset} --budget-vram {max(room, 1e8) / 1e9:.1f}GB finds what fits",
+            "reason": f"needs {gb(total)} for batches of {config.training.batch_size}; {gb(room)} are to be had",
+            "change": f"scfm estimate --budget-vram {max(room, 1e8) / 1e9:.1f}GB finds what fits",
         }
+    task = f"{cells:,} cells x {config.training.num_epochs} epochs"
+    low, typical, high = (duration(seconds) for seconds in needs.seconds)
+    about = f"{task} take about {typical} ({low} to {high}) and {gb(total)}"
     fitting = next((row for row in words["verdicts"] if hours[1] <= row["hours"]), None)
-    about = f"{task} take about {_hours(hours[1])} ({_hours(hours[0])} to {_hours(hours[2])}) and {size}"
-    overnight = next(row["hours"] for row in words["verdicts"] if row["verdict"] == "good")
-    if fitting and hours[1] <= overnight:
-        return answer | {"verdict": fitting["verdict"], "reason": f"{about}: {fitting['reason']}", "change": None}
-    fewer = int(job["cells"] * overnight / hours[1])
-    change = (
-        f"{fewer:,} cells (--set data.n_obs={fewer}) would be done overnight" if fewer >= 1000 else "a smaller preset"
-    )
-    change += "" if target.kind == "cuda" else "; so would a free cloud GPU help: see `scfm estimate --gpu T4`"
-    verdict = fitting["verdict"] if fitting else "not practical"
     reason = fitting["reason"] if fitting else f"more than {words['verdicts'][-1]['hours']} h"
+    overnight = next(row["hours"] for row in words["verdicts"] if row["verdict"] == "good")
+    change = None
+    if hours[1] > overnight:
+        fewer = int(cells * overnight / hours[1])
+        change = "a smaller preset"
+        if fewer >= 1000:
+            change = f"{fewer:,} cells (--set data.n_obs={fewer}) would be done overnight"
+        change += "" if target.kind == "cuda" else "; a free cloud GPU may do: scfm estimate --gpu T4"
+    verdict = fitting["verdict"] if fitting else "not practical"
     return answer | {"verdict": verdict, "reason": f"{about}: {reason}", "change": change}
 
 
@@ -122,9 +149,3 @@ def _job(preset: str) -> Workload:
     config, job = load_config(preset), rules()["jobs"][preset]
     store = typical_store(config.model.n_genes, genes_per_cell(config.model.n_genes))
     return workload(config, store, job["cells"])[0]
-
-
-def _hours(hours: float) -> str:
-    if hours < 1:
-        return f"{max(1, round(60 * hours))} min"
-    return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"

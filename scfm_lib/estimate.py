@@ -58,7 +58,7 @@ def estimate(
     here = cost(target, config, work)
     total = here.memory_bytes["total"]
     available = target.memory_bytes
-    rented = _rented(target.card, here.seconds) if target.card else []
+    rented = rented_for(target.card, here.seconds) if target.card else []
     paid = [machine for machine in rented if machine["usd"][1] > 0]
     count = parameters(config.model)
     return {
@@ -122,7 +122,7 @@ def best_fit(
         InputError: nothing fits; the line says what the smallest takes.
     """
     smallest: tuple[int, float] | None = None
-    for name in reversed([preset for preset in PRESETS if preset in presets]):
+    for name in sorted(presets, key=lambda preset: -PRESETS.index(preset) if preset in PRESETS else 0):
         config = load_config(name, {"training.num_epochs": epochs} if epochs else None)
         store, total, _ = cells_like(config, cells, data, mean_genes)
         config.model.n_genes = len(store.symbols) if data is not None else config.model.n_genes
@@ -188,7 +188,7 @@ def disk_bytes(config: Config, cells: int, store: Store) -> dict[str, int]:
     return parts | {"total": sum(parts.values())}
 
 
-def _rented(card: Card, seconds: tuple[float, float, float]) -> list[dict[str, Any]]:
+def rented_for(card: Card, seconds: Sequence[float]) -> list[dict[str, Any]]:
     """Machines with the card, cheapest first: US dollars (low, high), sessions needed, source."""
     rows = []
     for machine in rented_machines():

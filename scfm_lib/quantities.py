@@ -1,4 +1,4 @@
-"""Amounts as people write them: 4GB, 3.5 GiB, 2h, 90min."""
+"""Amounts as people write and read them: 4GB, 3.5 GiB, 2h, 90min."""
 
 import re
 
@@ -23,3 +23,19 @@ def _parse(text: str, units: dict[str, float], default: str, example: str) -> fl
     if not match or (match[2] or default) not in units or float(match[1]) <= 0:
         raise InputError(f"{text!r} is not an amount; write for example {example}")
     return float(match[1]) * units[match[2] or default]
+
+
+def gb(size: float | None) -> str:
+    """Bytes as GB (1e9) or MB (1e6)."""
+    if size is None:
+        return "not known"
+    return f"{size / 1e9:.2f} GB" if abs(size) >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

@@ -21,7 +21,8 @@ from .start import new_model
 from .store import Store
 from .train import VALIDATION_CELLS
 
-PART_SECONDS = 0.3  # a timed forward and backward pass is at most about this long: LARGE is measured in small parts
+PART_SECONDS = 0.3  # steps that take longer are measured in parts, such as those of LARGE on a CPU,
+PART_ROWS = 16  # of so many half cells: with two, LARGE fits the caches and looked a fifth faster than it is
 WARM_UP = 3  # steps that are not counted: the first ones allocate
 # What share of a card's published compute and bandwidth such steps reach, and what an operation takes to be launched
 # (s): worst, typical, best. From experience with eager torch at these sizes, NOT measured by us: no GPU was at hand.
@@ -112,12 +113,13 @@ def calibrate(
     timed(tiny)
     per_step = min(timed(tiny) for _ in range(WARM_UP))
     probe = batches[0].split(max(1, len(batches[0].cells) // 8))[0]
-    probed = min(timed(probe) for _ in range(2)) - per_step
+    probed = timed(probe) - per_step
     rate = max(probed, 1e-9) / padded_flops(config.model, probe)
     per_step = max(0.0, per_step - rate * padded_flops(config.model, tiny))
     ratios, flops, total = [], 0.0, 0.0
     for number, batch in enumerate(itertools.cycle(batches)):
-        count = max(1, round(rate * padded_flops(config.model, batch) / PART_SECONDS))
+        count = round(rate * padded_flops(config.model, batch) / PART_SECONDS)
+        count = max(1, min(count, len(batch.cells) // PART_ROWS))
         part = batch.split(count)[number % min(count, len(batch.cells))]
         took = timed(part)
         if number < WARM_UP:

@@ -2,21 +2,7 @@
 
 from typing import Any
 
-
-def gb(size: float | None) -> str:
-    """Bytes as GB (1e9) or MB (1e6)."""
-    if size is None:
-        return "not known"
-    return f"{size / 1e9:.2f} GB" if abs(size) >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+from .quantities import duration, gb
 
 
 def aligned(rows: list[tuple[str, ...]], indent: str = "  ") -> str:

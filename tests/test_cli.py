@@ -226,3 +226,48 @@ def test_the_guides_command_on_pbmc3k(pbmc3k, tmp_path) -> None:
     assert "go on with --resume" in err
     done = subprocess.run([*train, "--resume", tmp_path / "run", "--json"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["finished"]
+
+
+def test_estimate_as_json_and_as_tables(scfm_command) -> None:
+    code, out, err = scfm_command("estimate", "--preset", "large", "--gpu", "rtx 3080", "--cells", 100_000, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    keys = {"parameters", "memory_bytes", "seconds", "cost_usd", "max_batch_size", "levers"}
+    assert keys <= found.keys()
+    assert {"parameters", "gradients", "optimizer", "activations", "overhead", "total"} == found["memory_bytes"].keys()
+    assert {"low", "typical", "high"} == found["seconds"].keys()
+    code, out, _ = scfm_command("estimate", "--gpu", "T4", "--epochs", 3, "--genes-per-cell", 200)
+    assert code == 0
+    assert "3 epochs" in out
+    assert "200 expressed" in out or "(given)" in out
+    assert "Colab free" in out
+
+
+def test_estimate_to_a_budget(scfm_command) -> None:
+    code, out, _ = scfm_command("estimate", "--gpu", "RTX 3050", "--budget-vram", "1GB", "--deadline", "2h")
+    assert code == 0
+    assert "scfm train --preset" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpu", "RTX 9999"], "is not in gpus.yaml; did you mean"),
+        (["--budget-vram", "lots", "--gpu", "T4"], "write for example 4GB"),
+        (["--deadline", "soon", "--gpu", "T4"], "write for example 2h"),
+        (["--budget-vram", "4GB", "--set", "training.batch_size=8"], "leave out --config and --set"),
+        (["--gpu", "T4", "--preset", "huge", "--deadline", "2h"], "config 'huge' is neither a preset"),
+    ],
+)
+def test_wrong_estimates_are_one_line(scfm_command, arguments, message) -> None:
+    code, out, err = scfm_command("estimate", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_check_prints_a_table_and_json(scfm_command) -> None:
+    code, out, _ = scfm_command("check")
+    assert code == 0
+    for word in ("MINIMAL", "DEFAULT", "LARGE", "OMP_NUM_THREADS", "memory", "GPU"):
+        assert word in out
