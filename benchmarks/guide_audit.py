@@ -34,13 +34,13 @@ from scfm_lib.probe import cpu_flops
 from scfm_lib.quantities import duration, gb
 from scfm_lib.speed import Speed, Workload, calibrate, workload
 from scfm_lib.tables import dollars
-from scfm_lib.target import Cost, Target, card_target, cost
+from scfm_lib.target import Cost, Target, card_target, cost, rules
 from scfm_lib.typical import typical_store
 from scfm_lib.versions import versions
 
 HERE = Path(__file__).resolve().parent
 MEASURED = HERE / "results" / "guide.json"
-JOBS = {"minimal": (10_000, 50), "default": (10_000, 100), "large": (100_000, 100)}  # cells, epochs
+JOBS = {name: (job["cells"], job["epochs"]) for name, job in rules()["jobs"].items()}
 PEAK = """
 import sys, torch, scfm_lib as scfm
 config = scfm.load_config("default", {"training.checkpoint_every_steps": 10**6})

@@ -5,27 +5,18 @@ Hours are estimated for the job the hardware guide gives each preset: on a CPU f
 """
 
 from dataclasses import replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from .cards import Card, find_card
 from .config import PRESETS, Config, InputError, load_config
 from .machine import machine, read_probe, start_probe
 from .quantities import duration, gb
 from .speed import Speed, Workload, workload
-from .target import Target, cost
-from .typical import genes_per_cell, typical_store
-
-
-@cache
-def rules() -> dict[str, Any]:
-    """`verdicts.yaml`: jobs, thresholds and their reasons."""
-    return yaml.safe_load((resources.files("scfm_lib") / "verdicts.yaml").read_text(encoding="utf-8"))
+from .target import Target, cost, named, rules
+from .typical import typical_store
 
 
 def check(run_dir: str | Path = ".") -> dict[str, Any]:
@@ -35,7 +26,7 @@ def check(run_dir: str | Path = ".") -> dict[str, Any]:
         run_dir: where runs will be written; its disk is looked at.
     """
     probe = start_probe()  # imports torch while we count
-    jobs = {name: _job(name) for name in PRESETS}
+    jobs = {name: job_workload(name) for name in PRESETS}
     found = machine(run_dir, read_probe(probe))
     target, why = best_target(found)
     return found | {
@@ -63,6 +54,12 @@ def _known(gpu: dict[str, Any]) -> Card | None:
         return None
 
 
+def job_workload(preset: str) -> Workload:
+    """What an epoch of a preset's job looks like."""
+    config = load_config(preset)
+    return workload(config, typical_store(config.model.n_genes), rules()["jobs"][preset]["cells"])[0]
+
+
 def judge(preset: str, target: Target, work: Workload, cpu_flops: float | None) -> dict[str, Any]:
     """The outlook for the job that the hardware guide gives a preset, `work` being what an epoch of it looks like."""
     job = rules()["jobs"][preset]
@@ -83,17 +80,16 @@ def with_cpu_speed(target: Target, config: Config, cpu_flops: float | None) -> T
     return replace(target, speed=Speed(0.0, 1 / (share * cpu_flops), tuple(rules()["spread"]), 0))
 
 
-def outlook(config: Config, cells: int, target: Target, work: Workload | None = None) -> dict[str, Any]:
+def outlook(config: Config, cells: int, target: Target, work: Workload) -> dict[str, Any]:
     """At once, by formula: `verdict`, `reason`, `change` (what would change it), `hours`, `memory_bytes`, `fits`.
 
     Args:
         config: what would be trained.
         cells: in the data set.
         target: where; a CPU needs a speed, see `with_cpu_speed`.
-        work: what an epoch looks like; for cells like those of PBMC3k when unset.
+        work: what an epoch looks like.
     """
     words = rules()
-    work = work or workload(config, typical_store(config.vocabulary_size), cells)[0]
     if target.card is None and target.speed is None:
         unknown = replace(target, speed=Speed(0.0, float("nan"), (1.0, 1.0), 0))
         size = cost(unknown, config, work, exact=False).memory_bytes
@@ -102,9 +98,9 @@ def outlook(config: Config, cells: int, target: Target, work: Workload | None = 
         return answer | {"memory_bytes": size["total"], "fits": None}
     needs = cost(target, config, work, exact=False)
     total, hours = needs.memory_bytes["total"], [seconds / 3600 for seconds in needs.seconds]
-    room = None if target.memory_bytes is None else words["memory_share"] * target.memory_bytes
+    room = target.room
     answer = {
-        "hours": dict(zip(("low", "typical", "high"), hours, strict=True)),
+        "hours": named(hours),
         "memory_bytes": total,
         "fits": None if room is None else total <= room,
     }
@@ -143,9 +139,3 @@ def threads_advice(found: dict[str, Any]) -> dict[str, Any]:
         "shell": f"export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}",
         "set_now": cpu["threads_set"],
     }
-
-
-def _job(preset: str) -> Workload:
-    config, job = load_config(preset), rules()["jobs"][preset]
-    store = typical_store(config.model.n_genes, genes_per_cell(config.model.n_genes))
-    return workload(config, store, job["cells"])[0]

@@ -157,7 +157,20 @@ def load_config(source: str | Path, overrides: dict[str, Any] | None = None) -> 
         ) from None
     if not isinstance(tree, dict):
         raise InputError(f"config {where} holds no sections; start from `scfm config minimal > my.yaml`")
-    for dotted, value in (overrides or {}).items():
+    return parse_config(_put(tree, overrides or {}), where)
+
+
+def with_changes(config: Config, changes: dict[str, Any]) -> Config:
+    """A copy of the config with dotted keys changed, such as `{"training.batch_size": 16}`.
+
+    Raises:
+        InputError: a key or value that is not valid.
+    """
+    return parse_config(_put(config.model_dump(), changes))
+
+
+def _put(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    for dotted, value in changes.items():
         node = tree
         *parents, last = dotted.split(".")
         for parent in parents:
@@ -165,7 +178,7 @@ def load_config(source: str | Path, overrides: dict[str, Any] | None = None) -> 
             if not isinstance(node, dict):
                 raise InputError(f"{dotted}: {parent!r} is not a section")
         node[last] = value
-    return parse_config(tree, where)
+    return tree
 
 
 def parse_config(tree: dict[str, Any], where: str = "config") -> Config:

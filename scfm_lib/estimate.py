@@ -12,11 +12,11 @@ from .cards import Card
 from .cards import machines as rented_machines
 from .config import PRESETS, Config, InputError, load_config
 from .formulas import parameters
-from .levers import SHARE, cost_if, levers, max_batch_size
+from .levers import cost_if, levers, max_batch_size
 from .memory import window_bytes
 from .speed import Workload, workload
 from .store import Store
-from .target import Cost, Target, card_target, cells_like, cost, precision_of, this_machine
+from .target import Cost, Target, card_target, cells_like, cost, named, precision_of, this_machine
 from .versions import versions
 
 
@@ -57,7 +57,6 @@ def estimate(
     target = card_target(gpu) if gpu else this_machine(config, batches, device, seconds)
     here = cost(target, config, work)
     total = here.memory_bytes["total"]
-    available = target.memory_bytes
     rented = rented_for(target.card, here.seconds) if target.card else []
     paid = [machine for machine in rented if machine["usd"][1] > 0]
     count = parameters(config.model)
@@ -67,11 +66,11 @@ def estimate(
         "parameters": sum(count.values()),
         "parameters_by_component": count,
         "memory_bytes": here.memory_bytes,
-        "memory_available": available,
-        "fits": None if available is None else total <= available,
+        "memory_available": target.memory_bytes,
+        "fits": None if target.room is None else total <= target.room,
         "ram_bytes": ram_bytes(target, here, work, cells),
         "disk_bytes": disk_bytes(config, cells, store),
-        "seconds": _range(here.seconds),
+        "seconds": named(here.seconds),
         "seconds_per_epoch": here.seconds[1] / config.training.num_epochs,
         "cost_usd": {"low": min(m["usd"][0] for m in paid), "high": max(m["usd"][1] for m in paid)} if paid else None,
         "rented": rented,
@@ -128,7 +127,7 @@ def best_fit(
         config.model.n_genes = len(store.symbols) if data is not None else config.model.n_genes
         work, batches = workload(config, store, total)
         target = card_target(gpu) if gpu else this_machine(config, batches, device, seconds=2.0)
-        budget = budget_bytes or (SHARE * target.memory_bytes if target.memory_bytes else float("inf"))
+        budget = budget_bytes or target.room or float("inf")
         effective = config.training.batch_size
         for checkpointing in (False, True):
             size = effective
@@ -159,7 +158,7 @@ def best_fit(
                 "preset": name,
                 "set": pairs,
                 "memory_bytes": found.memory_bytes,
-                "seconds": _range([s * min(1.0, fewer) for s in found.seconds]),
+                "seconds": named([s * min(1.0, fewer) for s in found.seconds]),
                 "cells": changes.get("data.n_obs", total),
                 "command": f"scfm train --preset {name} " + " ".join(f"--set {pair}" for pair in pairs),
             }
@@ -207,7 +206,3 @@ def rented_for(card: Card, seconds: Sequence[float]) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: row["usd"][1])
-
-
-def _range(seconds: Sequence[float]) -> dict[str, float]:
-    return dict(zip(("low", "typical", "high"), seconds, strict=True))

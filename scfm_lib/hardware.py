@@ -57,15 +57,21 @@ def choose_precision(training: TrainingConfig, device: torch.device) -> str:
     Raises:
         InputError: fp16 on a device without it.
     """
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision_rule(training, device.type, native)
+
+
+def precision_rule(training: TrainingConfig, kind: str, bf16: bool) -> str:
+    """`choose_precision` for a cpu, cuda or mps device that has bf16 in hardware or not."""
     if training.fp16:
-        if device.type == "cpu":
+        if kind == "cpu":
             raise InputError("training.fp16 needs a GPU; on the CPU leave it unset, or set training.bf16")
         return "fp16"
     if training.bf16:
         return "bf16"
-    if device.type != "cuda":
+    if kind != "cuda":
         return "fp32"
-    if training.bf16 is None and torch.cuda.is_bf16_supported(including_emulation=False):
+    if training.bf16 is None and bf16:
         return "bf16"
     return "fp32" if training.fp16 is False else "fp16"
 

@@ -5,25 +5,11 @@ from typing import Any
 
 import torch
 
-from .config import PRESETS, Config, load_config
+from .config import PRESETS, Config, load_config, with_changes
 from .formulas import parameters, training_flops
 from .speed import Workload
 from .target import Cost, Target, cost, precision_of
 from .typical import genes_per_cell
-
-SHARE = 0.9  # of the memory there is that training may take: the desktop and the allocator need some
-
-
-def _changed(config: Config, changes: dict[str, Any]) -> Config:
-    """The config with dotted keys changed, checked as ever."""
-    tree = config.model_dump()
-    for dotted, value in changes.items():
-        node = tree
-        *parents, last = dotted.split(".")
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-    return Config.model_validate(tree)
 
 
 def _scaled(work: Workload, old: Config, new: Config) -> Workload:
@@ -52,19 +38,19 @@ def _scaled(work: Workload, old: Config, new: Config) -> Workload:
 
 def cost_if(target: Target, config: Config, work: Workload, changes: dict[str, Any], exact: bool = True) -> Cost:
     """What the config takes with these dotted keys changed; at once by formula if not `exact`."""
-    new = _changed(config, changes)
+    new = with_changes(config, changes)
     return cost(target, new, _scaled(work, config, new), exact)
 
 
 def max_batch_size(target: Target, config: Config, work: Workload) -> int | None:
     """The most cells in a forward pass whose longest batch fits; 0 if none does, None if the memory is not known."""
-    if target.memory_bytes is None:
+    if target.room is None:
         return None
     size = config.training.batch_size
     costs = [cost_if(target, config, work, {"training.batch_size": cells}) for cells in (size, 2 * size)]
     one, two = (found.memory_bytes["total"] for found in costs)
     per_cell = (two - one) / size  # memory is a straight line in the batch size
-    room = SHARE * target.memory_bytes - (one - per_cell * size)
+    room = target.room - (one - per_cell * size)
     return max(0, int(room / per_cell))
 
 

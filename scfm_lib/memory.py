@@ -122,7 +122,7 @@ def _trace(
 
 
 def formula(model: ModelConfig, settings: TrainingConfig, rows: int, genes: int, precision: str) -> Trace:
-    """The same by counting what is kept for the backward pass; within a tenth or two of the trace (tests).
+    """The same by counting what is kept for the backward pass; within a tenth of the trace (tests).
 
     A token keeps 8 vectors of `hidden_dim` (two norms and their inputs, q, k, v, what attention gives) and 2 of
     `ff_dim` in each block but the last, which works on [CELL] alone, 3 from its embedding, and needs one of `ff_dim` on

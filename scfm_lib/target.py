@@ -1,26 +1,38 @@
 """Where training would run, on which cells, and what it takes there."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
+import yaml
 
 from .batches import WINDOW, Batch
 from .cards import Card, find_card
 from .cells import open_cells
 from .config import Config, InputError, TrainingConfig
 from .datasets import find_data
-from .hardware import choose_device, choose_precision, prepare_cpu
+from .hardware import choose_device, choose_precision, precision_rule, prepare_cpu
 from .machine import memory as ram
 from .memory import formula, memory, trace
 from .speed import Speed, Workload, calibrate, card_epoch_seconds, epoch_seconds
 from .store import ARRAYS, Store, open_store, prepare
-from .typical import genes_per_cell, typical_store
+from .typical import typical_store
+
+
+@cache
+def rules() -> dict[str, Any]:
+    """`verdicts.yaml`: jobs, thresholds and their reasons."""
+    return yaml.safe_load((resources.files("scfm_lib") / "verdicts.yaml").read_text(encoding="utf-8"))
+
 
 SAMPLE_PARTS = 4  # runs of neighbouring cells, spread over the file, that stand for the whole of it
 
@@ -35,6 +47,11 @@ class Target:
     card: Card | None = None  # a card by its published figures
     speed: Speed | None = None  # or this machine, as measured
 
+    @property
+    def room(self) -> float | None:
+        """Bytes that training may take: `memory_share` of `verdicts.yaml`."""
+        return None if self.memory_bytes is None else rules()["memory_share"] * self.memory_bytes
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -44,21 +61,15 @@ class Cost:
     seconds: tuple[float, float, float]  # of all epochs: low, typical, high
 
 
-def precision_on(card: Card, training: TrainingConfig) -> str:
-    """As `choose_precision`, for a card that is not here."""
-    if card.compute_capability is None:  # Apple: fp32, unless the config says otherwise
-        return "fp16" if training.fp16 else "bf16" if training.bf16 else "fp32"
-    if training.fp16 or training.bf16:
-        return "fp16" if training.fp16 else "bf16"
-    if training.bf16 is None and card.bf16:
-        return "bf16"
-    return "fp32" if training.fp16 is False else "fp16"
+def named(values: Sequence[float]) -> dict[str, float]:
+    """A range of three by name, as the JSON has it."""
+    return dict(zip(("low", "typical", "high"), values, strict=True))
 
 
 def precision_of(target: Target, training: TrainingConfig) -> str:
     """The precision training would use on the target."""
     if target.card:
-        return precision_on(target.card, training)
+        return precision_rule(training, target.kind, target.card.bf16)
     return choose_precision(training, torch.device(target.kind))
 
 
@@ -92,9 +103,8 @@ def cells_like(
         wanted = cells or 10_000
         if config.data.n_obs:
             wanted = min(wanted, config.data.n_obs)
-        mean = mean_genes or genes_per_cell(config.vocabulary_size)
         learned = round(wanted * (1 - config.data.validation_fraction))
-        store = typical_store(config.vocabulary_size, mean, cells=max(2, min(learned, WINDOW)))
+        store = typical_store(config.vocabulary_size, mean_genes, cells=max(2, min(learned, WINDOW)))
         return store, wanted, "given" if mean_genes else "as in PBMC3k"
     path = find_data(data)
     if not isinstance(path, ad.AnnData) and (Path(path) / "store.json").exists():
@@ -106,9 +116,11 @@ def cells_like(
     size = total if len(starts) == 1 else size
     counts = sp.vstack([sp.csr_matrix(opened.counts[s : s + size], dtype=np.float32) for s in starts], format="csr")
     names = pd.concat([opened.obs.iloc[s : s + size] for s in starts]).index
-    genes = np.where(opened.symbols == "", opened.ensembl, opened.symbols)
+    # numbered, since 10x has symbols that stand for two ids: `prepare` finds both kinds of names in the columns
+    genes = pd.DataFrame({"gene_symbols": opened.symbols, "ensembl_id": opened.ensembl})
+    genes.index = genes.index.astype(str)
     some = np.diff(counts.indptr) > 0
-    sample = ad.AnnData(counts[some], obs=pd.DataFrame(index=names[some]), var=pd.DataFrame(index=genes))
+    sample = ad.AnnData(counts[some], obs=pd.DataFrame(index=names[some]), var=genes)
     with tempfile.TemporaryDirectory() as folder:
         lean = config.model_copy(deep=True)
         lean.data.n_obs, lean.data.layer = None, None

@@ -87,6 +87,14 @@ def test_large_files_are_sampled(tmp_path) -> None:
     assert found["config"]["model"]["n_genes"] == 100
 
 
+def test_symbols_that_stand_for_two_genes_do_not_stop_an_estimate(cells) -> None:
+    """As in 10x output: unique Ensembl ids, some symbols twice."""
+    cells.var["gene_symbols"] = [f"SYMBOL{number // 2}" for number in range(cells.n_vars)]
+    cells.var_names = [f"ENSG{number:011d}" for number in range(cells.n_vars)]
+    config = scfm.load_config("minimal", {"model.n_genes": 60, "data.preprocessing.min_genes": 5})
+    assert estimate(config, data=cells, gpu="T4")["config"]["model"]["n_genes"] == 60
+
+
 def test_typical_cells_are_like_those_of_pbmc3k(pbmc3k, tmp_path) -> None:
     for n_genes in (1000, 2000):
         config = scfm.load_config("minimal", {"model.n_genes": n_genes})
