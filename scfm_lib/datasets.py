@@ -18,6 +18,7 @@ import scipy.sparse as sp
 
 from .checkpoint import write_atomically
 from .config import InputError
+from .places import data_dir
 
 PBMC3K_COUNTS = "https://falexwolf.de/data/pbmc3k_raw.h5ad"  # the address scanpy.datasets.pbmc3k uses
 PBMC3K_LABELS = "https://raw.githubusercontent.com/chanzuckerberg/cellxgene/main/example-dataset/pbmc3k.h5ad"
@@ -36,14 +37,6 @@ ZHENG_POPULATIONS = {  # 10x's name -> what the antibodies sorted (Zheng et al.,
 }
 ZHENG_CELLS_EACH = 400
 NAMES = ("bundled", "pbmc3k", "zheng_pbmc_facs")
-
-
-def data_dir() -> Path:
-    """`SCFM_DATA_DIR`, else the project's `data/`, else `data/` here (installed without its project)."""
-    if os.environ.get("SCFM_DATA_DIR"):
-        return Path(os.environ["SCFM_DATA_DIR"])
-    project = Path(__file__).resolve().parent.parent
-    return (project if (project / "pyproject.toml").exists() else Path.cwd()) / "data"
 
 
 def find_data(source: str | Path | ad.AnnData) -> str | Path | ad.AnnData:

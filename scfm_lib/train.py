@@ -1,9 +1,8 @@
-"""The training loop, in the open: prepare, then step by step until the end, a signal or a time limit."""
+"""The training loop, in the open: prepare, then step by step until the end, a signal or `max_steps`."""
 
 import contextlib
 import datetime
 import math
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from .hardware import choose_device, choose_precision, describe_device, prepare_
 from .model import CellTransformer, prediction_loss
 from .monitor import Monitor
 from .optimize import adamw, autocast, learning_rate, training_step
+from .places import work_dir
 from .signals import stop_signals
 from .start import new_model, pca_start
 from .store import Store, open_store, prepare
@@ -63,7 +63,7 @@ def train(
         data: a path, `AnnData`, data set name or prepared store, or several (see `find_data`). With `resume` only
             needed if the data have moved.
         resume: a checkpoint or run to continue; it knows its config and data.
-        run_dir: a new folder; `runs/DATE-TIME` under `SCFM_WORK_DIR` or here when unset.
+        run_dir: a new folder; `DATE-TIME` in `places.work_dir()` when unset.
         device: auto, cpu, cuda or mps.
         verbose: progress on standard error.
         tensorboard: write `logs/`.
@@ -247,7 +247,7 @@ def _announce(config: Config, device: torch.device, verbose: bool) -> str:
 def _new_run_dir(run_dir: str | Path | None) -> Path:
     if run_dir is None:
         name = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        run_dir = Path(os.environ.get("SCFM_WORK_DIR") or "runs") / name
+        run_dir = work_dir() / name
     run_dir = Path(run_dir)
     if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
         raise InputError(

@@ -1,0 +1,771 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,src//py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · Building the model
+#
+# **You will be able to** build the whole model yourself, from a gene and its value to a cell's vector and the genes it
+# expects; compute attention by hand and say what each number means; load the library's weights into your own class and
+# get the same output; count every parameter; and say how three published models differ from this one.
+#
+# | | |
+# |---|---|
+# | time | not timed yet on a 2-core CPU; not measured on a T4 |
+# | needs | nothing: it runs alone. What a token is and why is told in more detail in notebook 02 |
+
+# %%
+# Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
+import os
+
+if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+    if not os.path.exists("../colab_setup.sh"):
+        get_ipython().system("git clone --quiet --depth 1 https://example.org/scfm-workbook")
+        os.chdir("scfm-workbook/notebooks")
+    get_ipython().system("bash ../colab_setup.sh")
+
+# %%
+import math
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import scfm_lib as scfm
+from scfm_lib import exercises
+
+BLUE, ORANGE = "#0173b2", "#de8f05"  # seaborn's "colorblind"
+torch.set_grad_enabled(False)  # here we only compute forwards; notebook 04 learns
+plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
+
+# %% [markdown]
+# The whole way, with the shapes that we shall meet. **B** is the number of cells, **T** the number of genes in the
+# longest of them, **H** the width of a token (`hidden_dim`), **G** the number of genes in the vocabulary.
+#
+# ```text
+# genes, values  (B, T)          which genes a cell expresses, and how much
+#      | tokens                  section 2
+# tokens         (B, 1 + T, H)   one vector per gene, and [CELL] in front
+#      | blocks                  sections 3 and 4: attention, feed-forward
+# tokens         (B, 1 + T, H)   the same shape, now each knows of the others
+#      | take [CELL]             section 5
+# cell vectors   (B, H)          what you use afterwards
+#      | decoder                 section 6
+# log-odds       (B, G)          which genes the next molecules should come from
+# ```
+
+# %% [markdown]
+# ## 1. Two cells
+#
+# 700 blood cells come with scanpy, so nothing is downloaded. For more of them write `name = "pbmc3k"`.
+
+# %%
+name = "bundled"  # or "pbmc3k"
+minimal = scfm.load_config("minimal")
+folder = Path(os.environ.get("SCFM_WORK_DIR", "runs")) / "03_model_build" / f"store_{name}"
+if (folder / "store.json").exists():
+    store = scfm.open_store(folder)
+else:
+    store = scfm.prepare([scfm.find_data(name)], minimal, folder)
+print(len(store), "cells,", len(store.symbols), "genes in the vocabulary")
+
+# %% [markdown]
+# A real cell has more genes than fit in a figure. So we take two cells and keep the 8 strongest genes of the first and
+# the 5 strongest of the second. A *value* is the logarithm of 1 plus the counts per 10,000 molecules.
+
+
+# %%
+def strongest(cell, number):
+    """The `number` most expressed genes of a cell, and their values."""
+    genes, counts, _ = store.rows(np.array([cell]))
+    top = np.argsort(-counts.astype(int), kind="stable")[:number]
+    values = np.log1p(counts[top] * 1e4 / store.library_size[cell])
+    return torch.tensor(genes[top].astype(int)), torch.tensor(values, dtype=torch.float32)
+
+
+# %%
+cells = np.flatnonzero(~store.held_out)  # the cells to learn from
+first_genes, first_values = strongest(cells[0], 8)
+second_genes, second_values = strongest(cells[1], 5)
+print("first: ", ", ".join(store.symbols[first_genes.numpy()]))
+print("second:", ", ".join(store.symbols[second_genes.numpy()]))
+
+# %% [markdown]
+# Computers like rectangles, so the second cell is filled up with zeros: **padding**. A value of 0 marks it, since a
+# gene that is expressed has more. From now on we must take care that padding never has a say.
+
+# %%
+genes = nn.utils.rnn.pad_sequence([first_genes, second_genes], batch_first=True)  # (2, 8), numbers of genes
+values = nn.utils.rnn.pad_sequence([first_values, second_values], batch_first=True)  # (2, 8)
+print("genes", tuple(genes.shape), "values", tuple(values.shape))
+print("second cell:", [round(v, 2) for v in values[1].tolist()])
+
+# %%
+labels = [["[CELL]", *store.symbols[first_genes.numpy()]]]
+labels += [["[CELL]", *store.symbols[second_genes.numpy()], "padding", "padding", "padding"]]
+figure, panels = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
+for panel, row, names, title in zip(panels, values, labels, ["first cell", "second cell"], strict=True):
+    panel.bar(range(8), row, color=BLUE)
+    panel.set_xticks(range(8), names[1:], rotation=60, ha="right")
+    panel.set_title(f"What the model reads of the {title}", fontsize=11)
+panels[0].set_ylabel("value: ln(1 + counts per 10,000)")
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# *Figure: two bar charts, a bar for each gene, its height the gene's value. The first cell has 8 genes. The second has
+# 5, and three empty places called padding.*
+
+# %% [markdown]
+# ## 2. From a gene and its value to a token
+#
+# A **token** is a vector that stands for one gene of one cell. We take the library's model, fresh and untrained, read
+# its weights as plain tensors, and do each step with them by hand.
+
+# %%
+from scfm_lib.start import new_model, pca_start
+
+shape = minimal.model.model_copy()
+shape.n_genes = len(store.symbols)  # the vocabulary may be smaller than the preset's
+start = pca_start(store, cells, shape.gene_embedding_dim, seed=0)
+library = new_model(shape, seed=0, start=start).eval()
+w = library.state_dict()  # name -> tensor
+print(len(w), "tensors, such as gene_embedding", tuple(w["gene_embedding"].shape))
+
+# %% [markdown]
+# **Which gene?** Each gene of the vocabulary has a row of 64 learned numbers, its *embedding*. To look one up is all
+# there is to it.
+
+# %%
+embedded = w["gene_embedding"][genes]
+print(tuple(genes.shape), "->", tuple(embedded.shape), "(B, T, gene_embedding_dim)")
+
+# %% [markdown]
+# The model is 128 wide, so a matrix widens the 64 numbers. It gives two vectors for each gene: its *identity* ("I am
+# CD74") and a *slope*, that which changes the more of it there is.
+
+# %%
+both = embedded @ w["gene_to_token.weight"].T  # (2, 8, 256)
+identity, slope = both.chunk(2, dim=-1)
+print(tuple(both.shape), "->", tuple(identity.shape), "and", tuple(slope.shape))
+
+# %% [markdown]
+# **How much?** Identity plus slope times value is a straight line. But twice the value need not mean twice as much to
+# the model, so a small network of 32 units adds a curve that is the same for all genes.
+
+# %%
+value = values.unsqueeze(-1)  # (2, 8, 1)
+inner = F.relu(value @ w["value_in.weight"].T + w["value_in.bias"])  # (2, 8, 32)
+amount = inner @ w["value_out.weight"].T + w["value_out.bias"]  # (2, 8, 128)
+print(tuple(value.shape), "->", tuple(inner.shape), "->", tuple(amount.shape))
+
+# %% [markdown]
+# The three are added. In front comes **[CELL]**, a learned vector that belongs to no gene. It starts the same in each
+# cell, reads all genes, and ends as the cell's vector.
+
+# %%
+gene_tokens = identity + slope * value + amount  # (2, 8, 128)
+cell_token = w["cell_token"].expand(2, 1, -1)  # (2, 1, 128)
+x = torch.cat([cell_token, gene_tokens], dim=1)
+print(tuple(x.shape), "(B, 1 + T, H)")
+
+# %%
+assert torch.allclose(x, library.tokens(genes, values), atol=1e-5)
+print("our tokens are the library's")
+
+# %% [markdown]
+# What is *not* there: a position. In a text, word 3 comes after word 2; in a cell, no gene comes after another. A cell
+# is a set, and we shall test that the model treats it as one.
+
+# %% [markdown]
+# ## 3. Attention by hand
+#
+# So far each token knows of its own gene only. *Attention* lets each token collect from the others what it needs.
+#
+# First every token is brought to the same scale, so that a strong gene does not shout down the rest. That is a **layer
+# norm**: subtract the mean of a token's 128 numbers, divide by their standard deviation, then a learned scale and
+# shift (1 and 0 at the start).
+
+# %%
+centred = x - x.mean(dim=-1, keepdim=True)
+spread = (centred.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()  # 1e-5: never divide by 0
+normed = centred / spread * w["blocks.0.attention_norm.weight"] + w["blocks.0.attention_norm.bias"]
+assert torch.allclose(normed, library.blocks[0].attention_norm(x), atol=1e-5)
+print(tuple(normed.shape), "as before; a token now has mean 0 and standard deviation 1")
+
+# %% [markdown]
+# ### Queries, keys and values
+#
+# Each token makes three vectors of itself:
+#
+# * a **query**: what am I looking for?
+# * a **key**: what do I have to offer?
+# * a **value**: what do I hand over to whoever reads me? (Not the expression value: the word is used twice.)
+#
+# One matrix makes all three at once.
+
+# %%
+qkv = normed @ w["blocks.0.qkv.weight"].T + w["blocks.0.qkv.bias"]  # (2, 9, 384)
+q, k, v = qkv.chunk(3, dim=-1)
+print(tuple(qkv.shape), "->", tuple(q.shape), "three times")
+
+# %% [markdown]
+# Attention has 4 *heads*, each with a quarter of the numbers, so that a token can ask four questions at once. We look
+# at the first head.
+
+# %%
+head_width = shape.hidden_dim // shape.num_heads  # 128 / 4 = 32
+q1, k1, v1 = (part[..., :head_width] for part in (q, k, v))
+print("one head:", tuple(q1.shape))
+
+# %% [markdown]
+# ### Scores
+#
+# How well does a key answer a query? Their dot product tells: large if they point the same way. All pairs at once are
+# a matrix product, $QK^\top$. A sum of $d = 32$ products has a spread that grows with $\sqrt{d}$, so we divide by that;
+# else the softmax below would soon be all or nothing.
+
+# %%
+scores = q1 @ k1.transpose(1, 2) / math.sqrt(head_width)
+print(tuple(scores.shape), "(B, who asks, who is read)")
+
+# %% [markdown]
+# ### Mask, then softmax
+#
+# Padding must not be read. We set its *columns* to minus infinity; since $e^{-\infty} = 0$, the **softmax** then gives
+# it a weight of exactly 0. The softmax turns each row of scores into weights that add up to 1:
+#
+# $$\text{attention} = \text{softmax}\!\left(\frac{QK^\top}{\sqrt{d}} + \text{mask}\right)$$
+
+# %%
+seen = F.pad(values > 0, (1, 0), value=True)  # (2, 9): [CELL] is always there
+masked = scores.masked_fill(~seen[:, None, :], -torch.inf)
+attention = masked.softmax(dim=-1)
+print("each row adds up to 1: ", torch.allclose(attention.sum(-1), torch.ones(2, 9)))
+print("weight on padding:     ", attention[1, :, 6:].max().item())
+
+
+# %%
+def heat_map(axes, numbers, columns, rows, title, **colours):
+    picture = axes.imshow(numbers, aspect="auto", **colours)
+    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=9)
+    axes.set_yticks(range(len(rows)), rows, fontsize=9)
+    axes.set_title(title, fontsize=11)
+    axes.figure.colorbar(picture, ax=axes, fraction=0.046)
+
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4))
+most = scores[1].abs().max().item()
+heat_map(left, scores[1], labels[1], labels[1], "Scores: padding has some too", cmap="PuOr", vmin=-most, vmax=most)
+heat_map(right, attention[1], labels[1], labels[1], "Weights: nothing for padding", cmap="cividis", vmin=0)
+left.set_ylabel("who asks")
+for axes in (left, right):
+    axes.set_xlabel("who is read")
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# *Figure: two heat maps of the second cell, a row for each token that asks and a column for each that is read. Left,
+# the scores, for padding too. Right, the weights after mask and softmax: the three columns of padding are at 0, and
+# each row adds up to 1.*
+#
+# Do not look for biology here: these weights are random. What a trained model's [CELL] reads is for notebook 06. The
+# rows of padding are computed too, but nobody ever reads them.
+#
+# **Exercise 3.1** (medium, 6 minutes). Write `attention_weights(q, k, seen)` for one head and one cell: `q` and `k`
+# are `(T, d)`, `seen` is `(T,)` with False for padding; return the weights `(T, T)`. Then
+# `answer = attention_weights`.
+
+# %%
+answer = ...
+exercises.check("3.1", answer)
+
+# %% [markdown]
+# ### Mixing
+#
+# Now each token collects: the values of all tokens, each times its weight, added up.
+
+# %%
+mixed = attention @ v1  # (2, 9, 9) @ (2, 9, 32)
+print(tuple(attention.shape), "@", tuple(v1.shape), "->", tuple(mixed.shape))
+
+# %% [markdown]
+# ### All heads
+#
+# The same for each head, and the four results side by side. That is all of attention, in a few lines:
+
+
+# %%
+def attend_by_hand(q, k, v, seen, heads):
+    """(B, T, H) three times and (B, T) -> what each token collected (B, T, H)."""
+    mixed = []
+    for q_head, k_head, v_head in zip(*(t.chunk(heads, dim=-1) for t in (q, k, v)), strict=True):
+        scores = q_head @ k_head.transpose(1, 2) / math.sqrt(q_head.shape[-1])
+        mixed.append(scores.masked_fill(~seen[:, None, :], -torch.inf).softmax(dim=-1) @ v_head)
+    return torch.cat(mixed, dim=-1)
+
+
+by_hand = attend_by_hand(q, k, v, seen, shape.num_heads)
+print(tuple(by_hand.shape), "(B, 1 + T, H)")
+
+# %% [markdown]
+# ### The same by torch
+#
+# `scaled_dot_product_attention` does this in one call for all heads, faster and without ever storing the whole table
+# of weights where it can avoid that. It wants the heads as a dimension of their own.
+
+
+# %%
+def split_heads(t, heads=shape.num_heads):
+    return t.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, T, H) -> (B, heads, T, H / heads)
+
+
+mask = seen[:, None, None, :]  # (B, 1, 1, T): the same for all heads and for all who ask
+by_torch = F.scaled_dot_product_attention(split_heads(q), split_heads(k), split_heads(v), attn_mask=mask)
+print(tuple(by_torch.shape), "(B, heads, 1 + T, H / heads)")
+
+# %%
+by_torch = by_torch.transpose(1, 2).flatten(2)  # heads side by side again: (B, 1 + T, H)
+assert torch.allclose(by_hand, by_torch, atol=1e-5)
+print("attention by hand and by torch agree:", tuple(by_torch.shape))
+
+# %% [markdown]
+# What does [CELL] read in the first cell, head by head?
+
+# %%
+scores = split_heads(q)[0] @ split_heads(k)[0].transpose(1, 2) / math.sqrt(head_width)  # (4, 9, 9)
+cell_reads = scores.softmax(dim=-1)[:, 0]  # (4, 9): [CELL]'s row of each head; no padding in this cell
+figure, axes = plt.subplots(figsize=(7, 2.8))
+heads = [f"head {number}" for number in range(1, 5)]
+heat_map(axes, cell_reads, labels[0], heads, "[CELL] asks four questions at once", cmap="cividis", vmin=0)
+plt.show()
+
+# %% [markdown]
+# *Figure: a heat map with a row for each of the four heads and a column for each token of the first cell: how much of
+# each token [CELL] reads. The heads have different patterns, since each has weights of its own.*
+
+# %% [markdown]
+# ## 4. A block
+#
+# Attention is the first half of a block. What was collected goes through one more matrix and is **added** to the
+# token, not put in its place: a *residual connection*, which lets many blocks stand on one another without losing what
+# was there before. Written as a module (the names are the library's, so that its weights will fit):
+
+
+# %%
+class MyAttention(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.num_heads = shape.num_heads
+        self.attention_norm = nn.LayerNorm(shape.hidden_dim)
+        self.qkv = nn.Linear(shape.hidden_dim, 3 * shape.hidden_dim)
+        self.attention_out = nn.Linear(shape.hidden_dim, shape.hidden_dim)
+
+    def attend(self, x, seen):
+        q, k, v = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
+        return x + self.attention_out(attend_by_hand(q, k, v, seen, self.num_heads))
+
+
+# %% [markdown]
+# The second half works on each token alone: norm, widen from 128 to 512, bend (GELU, a smooth relative of ReLU),
+# narrow to 128, add. Attention moves information between genes; the **feed-forward** part thinks about it.
+
+
+# %%
+class MyBlock(MyAttention):
+    def __init__(self, shape):
+        super().__init__(shape)
+        self.ff_norm = nn.LayerNorm(shape.hidden_dim)
+        self.ff_in = nn.Linear(shape.hidden_dim, shape.ff_dim)
+        self.ff_out = nn.Linear(shape.ff_dim, shape.hidden_dim)
+
+    def forward(self, x, seen):
+        x = self.attend(x, seen)
+        return x + self.ff_out(F.gelu(self.ff_in(self.ff_norm(x))))
+
+
+# %%
+block = MyBlock(shape)
+block.load_state_dict(library.blocks[0].state_dict())
+after = block(x, seen)
+assert torch.allclose(after, library.blocks[0](x, mask), atol=1e-5)
+print(tuple(x.shape), "->", tuple(after.shape), "and the same numbers as the library's block")
+
+# %% [markdown]
+# The shape stays, so blocks can be stacked: 2 in MINIMAL, 4 in DEFAULT, 6 in LARGE. (In training the library can also
+# drop some numbers at random, *dropout*; it is off by default.)
+
+# %% [markdown]
+# ## 5. The encoder
+#
+# Your own model, in three short classes, each adding a part to the one before. First the tokens of section 2:
+
+
+# %%
+class MyTokens(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.gene_embedding = nn.Parameter(torch.zeros(shape.n_genes, shape.gene_embedding_dim))
+        self.gene_to_token = nn.Linear(shape.gene_embedding_dim, 2 * shape.hidden_dim, bias=False)
+        self.value_in = nn.Linear(1, 32)
+        self.value_out = nn.Linear(32, shape.hidden_dim)
+        self.cell_token = nn.Parameter(torch.zeros(shape.hidden_dim))
+
+    def tokens(self, genes, values):
+        identity, slope = self.gene_to_token(self.gene_embedding[genes]).chunk(2, dim=-1)
+        value = values.unsqueeze(-1)
+        x = identity + slope * value + self.value_out(F.relu(self.value_in(value)))
+        return torch.cat([self.cell_token.expand(len(x), 1, -1), x], dim=1)
+
+
+# %% [markdown]
+# Then the blocks, and one last norm. Of all tokens only [CELL], row 0, is kept: the **cell's vector**.
+
+
+# %%
+class MyEncoder(MyTokens):
+    def __init__(self, shape):
+        super().__init__(shape)
+        self.blocks = nn.ModuleList(MyBlock(shape) for _ in range(shape.num_layers))
+        self.norm = nn.LayerNorm(shape.hidden_dim)
+
+    def encode(self, genes, values):
+        seen = F.pad(values > 0, (1, 0), value=True)
+        x = self.tokens(genes, values)
+        for block in self.blocks:
+            x = block(x, seen)
+        return self.norm(x[:, 0])
+
+
+# %% [markdown]
+# (The zeros in `gene_embedding` are only placeholders. A model that is to learn needs random numbers there, or a PCA
+# of the training cells, as the library does.)
+
+# %% [markdown]
+# ## 6. The decoder
+#
+# From a cell's vector, which gene should the next molecule come from? A full matrix from 128 numbers to every gene
+# would be large. Instead the vector is narrowed to 64 numbers and compared, by a dot product, with a second embedding
+# of each gene. A *bias* adds how common the gene is in any cell.
+
+# %%
+vectors = library.encode(genes, values)  # (2, 128)
+latent = vectors @ w["to_latent.weight"].T + w["to_latent.bias"]  # (2, 64)
+log_odds = latent @ w["output_embedding"].T + w["output_bias"]  # (2, G)
+print(tuple(vectors.shape), "->", tuple(latent.shape), "->", tuple(log_odds.shape))
+
+# %% [markdown]
+# These are log-odds (or *logits*): any numbers. Their softmax over the vocabulary is the **share** of molecules that
+# the model expects from each gene.
+
+# %%
+shares = log_odds.softmax(dim=1)
+assert torch.allclose(log_odds, library(genes, values), atol=1e-4)
+print("shares add up to", [round(total, 2) for total in shares.sum(1).tolist()])
+
+
+# %%
+class MyTransformer(MyEncoder):
+    def __init__(self, shape):
+        super().__init__(shape)
+        self.to_latent = nn.Linear(shape.hidden_dim, shape.gene_embedding_dim)
+        self.output_embedding = nn.Parameter(torch.zeros(shape.n_genes, shape.gene_embedding_dim))
+        self.output_bias = nn.Parameter(torch.zeros(shape.n_genes))
+
+    def decode(self, cells):
+        return self.to_latent(cells) @ self.output_embedding.T + self.output_bias
+
+    def forward(self, genes, values):
+        return self.decode(self.encode(genes, values))
+
+
+# %% [markdown]
+# ## 7. Does yours do what the library's does?
+#
+# The strictest test there is: the same weights in, the same numbers out. `load_state_dict` complains if a single name
+# or shape differs.
+
+# %%
+mine = MyTransformer(shape).eval()
+print(mine.load_state_dict(library.state_dict()))
+
+# %% [markdown]
+# And on real input: a batch as it is used in training, with all genes. Each molecule of a cell went to one of two
+# halves by the toss of a coin; the model reads a half (`genes`, `values`) and predicts the other (`target_genes`,
+# `target_counts`).
+
+# %%
+from scfm_lib.batches import HalfCells
+
+batch = HalfCells(store, cells, minimal.training.batch_size, seed=0)[0]
+print("read:   ", tuple(batch.genes.shape))
+print("predict:", tuple(batch.target_genes.shape))
+
+# %%
+ours, theirs = mine(batch.genes, batch.values), library(batch.genes, batch.values)
+assert torch.allclose(mine.encode(batch.genes, batch.values), library.encode(batch.genes, batch.values), atol=1e-4)
+assert torch.allclose(ours, theirs, atol=1e-4)
+print(tuple(ours.shape), "log-odds, the same from your class and from the library's")
+
+# %% [markdown]
+# ### A cell is a set
+#
+# If we shuffle the genes of each cell, taking their values along, nothing may change. And if we pad more, nothing
+# either.
+
+# %%
+order = torch.randperm(batch.genes.shape[1], generator=torch.Generator().manual_seed(0))
+shuffled = mine(batch.genes[:, order], batch.values[:, order])
+wider = mine(F.pad(batch.genes, (0, 20)), F.pad(batch.values, (0, 20)))
+print("shuffled:     the same", torch.allclose(shuffled, ours, atol=1e-4))
+print("more padding: the same", torch.allclose(wider, ours, atol=1e-4))
+
+# %% [markdown]
+# ## 8. Why the last block computes [CELL] alone
+#
+# After the last block only row 0 is read. So there the other rows need no query, no output and no feed-forward; their
+# keys and values are all that [CELL] asks of them. In earlier blocks every row is needed: it is read in the next one.
+# The library's block has a switch for that.
+
+# %%
+x = library.tokens(batch.genes, batch.values)
+attend = F.pad(batch.values > 0, (1, 0), value=True)[:, None, None, :]
+x = library.blocks[0](x, attend)  # all rows: the next block reads them
+whole = library.blocks[1](x, attend)
+alone = library.blocks[1](x, attend, cell_only=True)
+print("whole", tuple(whole.shape), " [CELL] alone", tuple(alone.shape))
+
+# %%
+assert torch.allclose(whole[:, :1], alone, atol=1e-4)
+print("[CELL]'s row is the same")
+
+# %% [markdown]
+# What does it save? Count the multiplications of one cell with 100 genes: every row that is computed costs a query, an
+# output and the feed-forward part; every token that is read costs a key and a value.
+
+
+# %%
+def multiplications(tokens, rows, h, f):
+    """In a block where `rows` of a cell's `tokens` are computed."""
+    keys_and_values = tokens * 2 * h * h
+    queries_and_output = rows * 2 * h * h
+    scores_and_mixing = rows * 2 * tokens * h
+    feed_forward = rows * 2 * h * f
+    return keys_and_values + queries_and_output + scores_and_mixing + feed_forward
+
+
+# %%
+for preset in ("minimal", "default", "large"):
+    dims = scfm.load_config(preset).model
+    full = multiplications(101, 101, dims.hidden_dim, dims.ff_dim)
+    last = multiplications(101, 1, dims.hidden_dim, dims.ff_dim)
+    saved = (full - last) / (dims.num_layers * full)
+    print(f"{preset:8} {dims.num_layers} blocks: last block {last / full:.0%} of a whole one, {saved:.0%} of all saved")
+
+# %% [markdown]
+# The fewer blocks, the more it is worth: see MINIMAL with its two. It is the same model, only without what nobody
+# reads.
+#
+# **Exercise 3.2** (hard, 12 minutes). Write `cell_row(block, x, seen)`: the output of a block for [CELL] alone,
+# `(B, 1, H)`, without computing the other rows. `x` is `(B, T, H)`, `seen` is `(B, T)`, and `block` has the layers of
+# your `MyBlock` and its `num_heads`. Then `answer = cell_row`.
+
+# %%
+answer = ...
+exercises.check("3.2", answer)
+
+# %% [markdown]
+# ## 9. The loss: how surprised is the model?
+#
+# The model gave each gene a share. Now come the molecules of the other half. Each one costs **minus the logarithm of
+# its gene's share**: little if the model expected it, much if not. This is the *multinomial* likelihood, which tells
+# how probable a handful of draws is if the shares are known.
+#
+# By hand with three genes, of which we expect shares .5, .3 and .2, and see 2, 0 and 1 molecules:
+
+# %%
+expected, molecules = [0.5, 0.3, 0.2], [2, 0, 1]
+costs = [-count * math.log(share) for share, count in zip(expected, molecules, strict=True)]
+print(f"2 x {-math.log(0.5):.2f} + 0 x {-math.log(0.3):.2f} + 1 x {-math.log(0.2):.2f} = {sum(costs):.2f} nats")
+
+# %% [markdown]
+# The gene with no molecule costs nothing by itself. But the share of .3 that was given to it is missing elsewhere, so
+# the model does learn from zeros, without a token for any of them. And a cell with twice the molecules asks for the
+# same shares: how deep it was sequenced is not part of the task.
+#
+# Now a real half cell, gene by gene:
+
+# %%
+shares = ours[0].softmax(dim=0)  # (G,)
+nats = 0.0
+for gene, count in zip(batch.target_genes[0], batch.target_counts[0], strict=True):
+    nats -= (count * shares[gene].log()).item()  # padding has a count of 0 and adds nothing
+print(f"{nats / batch.target_counts[0].sum().item():.2f} nats per molecule")
+
+# %% [markdown]
+# The library does it for all cells at once and never computes a share: $\log p_g$ is gene $g$'s log-odds minus
+# `logsumexp` of all, which cannot overflow.
+
+# %%
+from scfm_lib.model import prediction_loss
+
+loss = prediction_loss(ours[:1], batch.target_genes[:1], batch.target_counts[:1]).item()
+assert math.isclose(loss, nats, rel_tol=1e-4)
+print("by hand and by the library: the same")
+
+# %%
+total = prediction_loss(ours, batch.target_genes, batch.target_counts)
+print(f"the whole batch: {(total / batch.molecules).item():.2f} nats per molecule, before any training")
+
+# %% [markdown]
+# **Exercise 3.3** (easy, 3 minutes). A model that knows nothing gives each of 1,000 genes the same log-odds. What does
+# a molecule cost it, in nats? (Two decimals will do.)
+
+# %%
+answer = ...
+exercises.check("3.3", answer)
+
+# %% [markdown]
+# ## 10. Counting parameters
+#
+# A *parameter* is a number that training may change. A linear layer from $a$ to $b$ has $a \cdot b$ weights and, if it
+# has biases, $b$ of them; a layer norm of width $h$ has $2h$. For MINIMAL, with its full vocabulary of 1,000 genes:
+
+# %%
+g, e, h, f, layers = 1000, 64, 128, 512, 2  # genes, gene embedding, hidden, feed-forward, blocks
+counted = {
+    "gene_embedding": g * e,
+    "gene_to_token": e * 2 * h,  # no bias
+    "value_network": (1 * 32 + 32) + (32 * h + h),
+    "cell_token": h,
+    "attention": layers * ((h * 3 * h + 3 * h) + (h * h + h)),
+    "feed_forward": layers * ((h * f + f) + (f * h + h)),
+    "norms": (2 * layers + 1) * 2 * h,  # two in each block, one at the end
+    "decoder": (h * e + e) + g * e + g,
+}
+
+# %%
+from scfm_lib.formulas import parameters
+
+assert counted == parameters(minimal.model)  # what `scfm estimate` counts
+for part, number in counted.items():
+    print(f"{part:15} {number:>8,}")
+print(f"{'all':15} {sum(counted.values()):>8,}")
+
+# %% [markdown]
+# Formulas can be wrong, so ask the model itself; yours will do:
+
+# %%
+built = sum(parameter.numel() for parameter in MyTransformer(minimal.model).parameters())
+assert built == sum(counted.values())
+print(f"{built:,} numbers in your own class")
+
+# %% [markdown]
+# ### What the hardware guide claims
+#
+# This workbook grew out of a hardware guide, which gives the dimensions of three presets and a number of parameters
+# for each. We keep its dimensions and count:
+
+# %%
+claims = {"minimal": (5e6, 10e6), "default": (25e6, 35e6), "large": (80e6, 120e6)}  # the guide's
+counts = {preset: sum(parameters(scfm.load_config(preset).model).values()) for preset in claims}
+print("preset      counted      the guide claims")
+for preset, (low, high) in claims.items():
+    print(f"{preset:8} {counts[preset]:>10,}      {low / 1e6:.0f} to {high / 1e6:.0f} million")
+
+# %%
+figure, axes = plt.subplots(figsize=(7, 2.8))
+for row, (preset, (low, high)) in enumerate(claims.items()):
+    axes.barh(row, high - low, left=low, height=0.5, color=ORANGE, label="the guide's claim" if row == 0 else None)
+    axes.plot(counts[preset], row, "o", color=BLUE, markersize=9, label="counted" if row == 0 else None)
+axes.set_yticks(range(3), [preset.upper() for preset in claims])
+axes.invert_yaxis()
+axes.set(xscale="log", xlim=(3e5, 3e8), xlabel="parameters (each mark is ten times the one before)")
+axes.set_title("No preset has as many parameters as claimed", fontsize=11)
+axes.legend(frameon=False, loc="upper right")
+plt.show()
+
+# %% [markdown]
+# *Figure: for each preset a dot for the parameters counted and a bar for the range that the guide claims, on a
+# logarithmic axis. Each dot lies to the left of its bar: the models are smaller than claimed.*
+#
+# The claimed numbers do not follow from the guide's own dimensions. We do not know where they come from. What to learn
+# from it: a count is quickly checked, so check it, and report what you counted.
+#
+# **Exercise 3.4** (medium, 8 minutes). How many parameters does *one* block of DEFAULT have? Its `hidden_dim` is 256,
+# its `ff_dim` 1,024, its `num_heads` 8.
+
+# %%
+answer = ...
+exercises.check("3.4", answer)
+
+# %% [markdown]
+# ## 11. The larger relatives
+#
+# Our model is a small member of a family. What a *token* is and what the model has to *predict* is where its members
+# differ most:
+#
+# | | tokens | amount | predicts (loss) |
+# |---|---|---|---|
+# | ours | expressed genes of 1,000 to 5,000 | value: a line per gene, a curve | other half's counts (multinomial) |
+# | scGPT | expressed genes, 1,200 at most | value, in bins per cell | values of withheld genes (squared error) |
+# | Geneformer | expressed genes, 2,048 at most | order alone: genes ranked | which gene is masked (cross-entropy) |
+# | scFoundation | expressed genes of 19,264 | value, by an embedding | values of masked genes (squared error) |
+#
+# * **scGPT** (Cui et al., *Nature Methods* 2024; 33 million human cells) predicts the genes withheld from those it is
+# given; an attention mask keeps apart what it may know. The 1,200 are a limit of its pretraining.
+# * **Geneformer** (Theodoris et al., *Nature* 2023; about 30 million human cells) ranks a cell's genes by expression
+# relative to their typical level; 15 % of the places are masked. This is its first version.
+# * **scFoundation** (Hao et al., *Nature Methods* 2024; over 50 million human cells) has an encoder for the expressed
+# genes and a decoder for all. It is told the depth of a cell, and the depth at which to predict it.
+# * **Ours** learns from your cells, and predicts one half of a cell's molecules from the other.
+#
+# Size and millions of cells do not settle which vectors are better: without fine-tuning, scGPT and Geneformer often do
+# worse than simpler methods (Kedzierska et al., *Genome Biology* 2025). So in notebook 06 our model, too, has to stand
+# beside PCA.
+
+# %% [markdown]
+# ## Key takeaways
+#
+# * A token is which gene plus how much of it; a cell is a set of tokens, with [CELL] in front to collect.
+# * Attention is three steps: scores $QK^\top/\sqrt{d}$, softmax with padding at minus infinity, a weighted sum.
+# * A block is attention, then a feed-forward part, each behind a norm and *added* to what was there.
+# * The decoder gives each gene a share; a molecule costs minus the logarithm of its gene's share.
+# * Two implementations with the same weights must give the same numbers. That test finds most bugs.
+# * Parameters can be counted by hand: 554,856 for MINIMAL, whatever a guide says.
+#
+# ## Quiz
+
+# %%
+exercises.quiz("3.a")
+
+# %%
+# exercises.quiz("3.a", "b")
+
+# %%
+exercises.quiz("3.b")
+
+# %%
+# exercises.quiz("3.b", "b")
+
+# %%
+exercises.quiz("3.c")
+
+# %%
+# exercises.quiz("3.c", "b")
+
+# %% [markdown]
+# ## What next
+#
+# The model is built, but its numbers are still those of the start. In **04 Training** it learns: the loop written out,
+# tested on one batch, then the library's.

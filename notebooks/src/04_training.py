@@ -1,0 +1,612 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,src//py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Training
+#
+# **You will be able to** write a training loop and explain each of its lines, test that it is correct before you wait
+# for it, read a loss curve, choose a learning rate and a batch size by looking, and stop a run and go on with it.
+#
+# | | |
+# |---|---|
+# | time | not timed yet on a 2-core CPU; not measured on a T4 |
+# | needs | nothing: it runs alone. If you pressed "use this" in notebook 01, your choice is trained here |
+
+# %%
+# Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
+import os
+
+if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+    if not os.path.exists("../colab_setup.sh"):
+        get_ipython().system("git clone --quiet --depth 1 https://example.org/scfm-workbook")
+        os.chdir("scfm-workbook/notebooks")
+    get_ipython().system("bash ../colab_setup.sh")
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+import scfm_lib as scfm
+from scfm_lib import exercises
+
+BLUE, ORANGE, GREEN, RED = "#0173b2", "#de8f05", "#029e73", "#d55e00"  # seaborn's "colorblind"
+plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
+
+# %% [markdown]
+# ## 1. What the loop needs
+#
+# Four things: **cells**, a **model**, a **loss** that says how wrong the model is, and an **optimizer** that changes
+# the weights so that it becomes less wrong. The cells first: 700 blood cells that come with scanpy, so nothing is
+# downloaded. For more cells, write `name = "pbmc3k"` (2,638 cells, downloaded once).
+
+# %%
+work = Path(os.environ.get("SCFM_WORK_DIR", "runs")) / "04_training"
+name = "bundled"  # or "pbmc3k"
+minimal = scfm.load_config("minimal")
+
+folder = work / f"store_{name}"
+if (folder / "store.json").exists():
+    store = scfm.open_store(folder)
+else:
+    store = scfm.prepare([scfm.find_data(name)], minimal, folder)
+print(len(store), "cells,", len(store.symbols), "genes in the vocabulary")
+
+# %% [markdown]
+# One cell in five is *held out*: nothing is learned from it, so that later it can tell us whether the model learned
+# something that holds for new cells.
+
+# %%
+cells = np.flatnonzero(~store.held_out)  # numbers of the cells to learn from
+print(len(cells), "cells to learn from,", int(store.held_out.sum()), "held out")
+
+# %% [markdown]
+# ### A batch
+#
+# Every molecule of a cell goes to half A or half B by the toss of a coin. The model reads one half and predicts the
+# counts of the other. `HalfCells` makes the batches: item *i* is the batch of step *i*, always the same for the same
+# seed.
+
+# %%
+from scfm_lib.batches import HalfCells
+
+settings = minimal.training
+batches = HalfCells(store, cells, settings.batch_size, settings.seed)
+batch = batches[0]
+print("read:   ", tuple(batch.genes.shape), "genes and values (half cells, longest half)")
+print("predict:", tuple(batch.target_genes.shape), "genes and counts of the other halves")
+print(len(batches), "steps make an epoch: every cell used once, as two halves")
+
+# %% [markdown]
+# ### The model and its loss
+#
+# The model answers with one number per gene, the *logits*; their softmax is the share of molecules that it expects
+# from each gene. The loss is the **multinomial negative log-likelihood**: for each molecule that is really there,
+# minus the log of the share the model gave to its gene. In nats (natural logarithm) per molecule:
+#
+# $$\text{loss} = -\frac{1}{M} \sum_{\text{cells } c} \; \sum_{\text{genes } g} n_{cg} \, \log p_{cg}
+# \qquad (n_{cg} \text{ molecules, } M \text{ of them in all, } p_{cg} \text{ the expected share})$$
+
+# %%
+from scfm_lib.start import new_model, pca_start
+
+shape = minimal.model.model_copy()
+shape.n_genes = len(store.symbols)  # the vocabulary may be smaller than the preset's
+start = pca_start(store, cells, shape.gene_embedding_dim, settings.seed)
+model = new_model(shape, settings.seed, start)  # gene embeddings begin at a PCA, the bias at the mean expression
+logits = model(batch.genes, batch.values)
+print(tuple(logits.shape), "logits: half cells x genes")
+
+# %% [markdown]
+# The formula in plain code, then the library's `prediction_loss`, which leaves out the zeros:
+
+# %%
+from scfm_lib.model import prediction_loss
+
+counts = torch.zeros_like(logits).scatter_add(1, batch.target_genes, batch.target_counts)  # (half cells, genes)
+plain = -(counts * logits.log_softmax(dim=1)).sum() / counts.sum()
+library = prediction_loss(logits, batch.target_genes, batch.target_counts) / batch.molecules
+assert torch.isclose(plain, library, rtol=1e-4)
+print(f"plain {plain.item():.2f}, library {library.item():.2f} nats per molecule")
+
+# %% [markdown]
+# How to read such a number: $e^{\text{loss}}$ is the number of genes among which the model hesitates, as if they were
+# equally likely. A model that knows nothing hesitates among all of them.
+
+# %%
+print(f"knows nothing: {np.log(shape.n_genes):.2f} nats, {shape.n_genes} genes")
+print(f"our start:     {library.item():.2f} nats, about {np.exp(library.item()):.0f} genes")
+
+# %% [markdown]
+# ### One step down
+#
+# `backward()` asks for every weight: in which direction would the loss rise? That is the *gradient*. One rare batch
+# can give a huge one, so we **clip** it: if its norm is above 1, all gradients are scaled down by the same factor.
+# Then the optimizer, **AdamW**, moves each weight a little against its gradient, scaled by what it saw in earlier
+# steps.
+
+# %%
+from scfm_lib.optimize import adamw, learning_rate
+
+optimizer = adamw(model, settings, torch.device("cpu"))
+library.backward()
+norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)  # the norm before clipping
+optimizer.step()
+optimizer.zero_grad(set_to_none=True)  # backward() adds to what is there: empty it after each step
+print(f"gradient norm {norm.item():.1f}, clipped to at most {settings.max_grad_norm}")
+
+# %% [markdown]
+# ### The learning rate's course
+#
+# How far a step goes is the *learning rate*. At the beginning AdamW has seen little, so the rate rises slowly
+# (*warm-up*); at the end small steps settle into the valley, so it falls along half a cosine. The plain version:
+
+
+# %%
+def plain_rate(step, total, highest, warmup_share):
+    warmup = max(1, round(warmup_share * total))
+    if step < warmup:
+        return highest * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)  # 0 after the warm-up, 1 at the end
+    return highest * (0.02 + 0.98 * (1 + np.cos(np.pi * progress)) / 2)
+
+
+total = 8 * len(batches)  # eight epochs
+plain_rates = [plain_rate(s, total, settings.learning_rate, settings.warmup_fraction) for s in range(total)]
+rates = [learning_rate(s, total, settings) for s in range(total)]
+assert np.allclose(plain_rates, rates)
+print(f"plain and library agree on {total} steps; highest {max(rates):.4f}, last {rates[-1]:.5f}")
+
+# %%
+figure, axes = plt.subplots()
+axes.plot(rates, color=BLUE)
+axes.axvline(settings.warmup_fraction * total, color="grey", linestyle=":", label="end of warm-up")
+axes.set(xlabel="optimizer step", ylabel="learning rate", title="The learning rate rises, then falls along a cosine")
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# *Figure: the learning rate over the steps of eight epochs. It rises in a straight line for the first tenth of the
+# steps, to 0.002, and falls from there to 2 % of that along half a cosine. A dotted line marks the end of the
+# warm-up.*
+
+# %% [markdown]
+# **Exercise 4.1** (easy, 3 minutes). You learn from 5,000 cells for 10 epochs, with `batch_size: 16` and
+# `gradient_accumulation_steps: 2` (two forward passes for one optimizer step). How many optimizer steps does the run
+# take?
+
+# %%
+answer = ...
+exercises.check("4.1", answer)
+
+# %% [markdown]
+# ## 2. The loop, written out
+#
+# Here is all of it. Nothing is hidden: `HalfCells`, `learning_rate` and the loss you have just seen. `watch` is a
+# function that we may pass in to look at the losses while it works.
+
+
+# %%
+def train_plainly(store, cells, shape, settings, steps, total, watch=None):
+    """Trains a new model for some steps of a run of `total` steps; returns it and the loss of each step."""
+    batches = HalfCells(store, cells, settings.batch_size, settings.seed)
+    start = pca_start(store, cells, shape.gene_embedding_dim, settings.seed)
+    model = new_model(shape, settings.seed, start)
+
+    matrices = [p for p in model.parameters() if p.dim() >= 2]  # decayed: a pull towards 0 against overfitting
+    vectors = [p for p in model.parameters() if p.dim() < 2]  # biases and norms are not
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), fused=True)
+
+    losses = []
+    model.train()
+    for step in range(steps):
+        rate = learning_rate(step, total, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+        batch = batches[step]
+        logits = model(batch.genes, batch.values)  # forward
+        loss = prediction_loss(logits, batch.target_genes, batch.target_counts) / batch.molecules
+        loss.backward()  # backward
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)  # clip
+        optimizer.step()  # move
+        optimizer.zero_grad(set_to_none=True)  # empty
+
+        losses.append(loss.item())
+        if watch and (step + 1) % 10 == 0:
+            watch(losses)
+    return model.eval(), losses
+
+
+# %% [markdown]
+# Watch it learn: two epochs, and a curve that is drawn anew every 10 steps. matplotlib draws, and IPython's display
+# handle puts the new picture in the place of the old.
+
+# %% tags=["nbval-ignore-output"]
+from IPython.display import display
+
+figure, axes = plt.subplots()
+(line,) = axes.plot([], [], color=BLUE)
+axes.set(xlabel="optimizer step", ylabel="loss (nats per molecule)", title="Live: the loss of each step")
+plt.close(figure)  # the handle shows it, not the end of the cell
+handle = display(figure, display_id=True)
+
+
+def watch(losses):
+    line.set_data(range(1, len(losses) + 1), losses)
+    axes.relim()
+    axes.autoscale_view()
+    handle.update(figure)
+
+
+plain_model, plain_losses = train_plainly(store, cells, shape, settings, 2 * len(batches), total, watch)
+
+# %% [markdown]
+# *Figure: the loss of each step over two epochs, drawn while the loop runs. Single steps go up and down, because each
+# batch holds other cells.*
+
+# %%
+first, last = np.mean(plain_losses[:5]), np.mean(plain_losses[-5:])
+print(f"mean of the first 5 steps {first:.2f}, of the last 5 {last:.2f} nats per molecule")
+
+# %% [markdown]
+# ### Does the library do the same?
+#
+# First its single step. `training_step` does what our loop does, and three things more: it can move a batch to a
+# graphics card, compute in half precision (then the *scaler* keeps small gradients from vanishing; here it is off),
+# and add up gradients over several parts of a batch.
+
+# %%
+from scfm_lib.optimize import training_step
+
+cpu, steps = torch.device("cpu"), 12
+model = new_model(shape, settings.seed, start)
+model.train()
+optimizer = adamw(model, settings, cpu)
+scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+# %%
+step_losses = []
+for step in range(steps):
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, total, settings)
+    loss, norm = training_step(model, optimizer, scaler, [batches[step]], settings, cpu, "fp32")
+    step_losses.append(loss.item())
+
+assert np.allclose(step_losses, plain_losses[:steps], atol=1e-4)
+print("ours:   ", [round(x, 2) for x in plain_losses[:5]])
+print("library:", [round(x, 2) for x in step_losses[:5]])
+
+# %% [markdown]
+# Then the whole of `scfm.train`, from the same seed and cells. `log_every_steps = 1` writes down every step's loss,
+# and `max_steps` stops it early. The helper `anew` gives a small experiment an empty folder each time.
+
+# %%
+import shutil
+
+
+def anew(folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def logged(run, key="loss"):
+    return [row[key] for row in run.history if key in row]
+
+
+# %%
+config = scfm.load_config("minimal", {"training.num_epochs": 8, "training.log_every_steps": 1})
+quiet = {"verbose": False, "tensorboard": False, "device": "cpu"}
+short = scfm.train(config, store.dir, run_dir=anew(work / "same"), max_steps=steps, **quiet)
+
+assert np.allclose(logged(short), plain_losses[:steps], atol=1e-4)
+print(f"{short.step} steps of scfm.train: the same losses as our loop, step by step")
+
+# %% [markdown]
+# So there is no magic in `scfm.train`: our loop, plus checkpoints, logs, half precision, and a way to stop.
+#
+# **Exercise 4.2** (medium, 8 minutes). Write `clip(gradients, max_norm)`: it takes a list of tensors and returns a
+# list of new ones, scaled down together so that the norm over *all* of them is at most `max_norm`. Then `answer =
+# clip`.
+
+# %%
+answer = ...
+exercises.check("4.2", answer)
+
+# %% [markdown]
+# ## 3. The test before the wait: overfit one batch
+#
+# A bug in a loop rarely crashes. It trains a little worse, and you never know. So ask first for something that a
+# correct loop can certainly do: learn **one small batch by heart**. No schedule, no new cells, the same batch again
+# and again.
+#
+# How low can the loss go? Not to 0: even who knows the shares exactly cannot know which molecule comes next. The
+# floor is the entropy of the shares that the batch really has.
+
+# %%
+one = HalfCells(store, cells, 8, seed=0)[0]  # 8 cells' worth: 16 halves
+counts = torch.zeros(len(one.cells), shape.n_genes).scatter_add(1, one.target_genes, one.target_counts)
+shares = counts / counts.sum(1, keepdim=True)
+floor = -(counts * torch.log(shares.clamp(min=1e-12))).sum().item() / counts.sum().item()
+print(f"{len(one.cells)} half cells, {int(one.molecules):,} molecules, floor {floor:.2f} nats per molecule")
+
+# %%
+model = new_model(shape, seed=0, start=start)
+optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+heart = []
+for _ in range(150):
+    loss = prediction_loss(model(one.genes, one.values), one.target_genes, one.target_counts) / one.molecules
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    heart.append(loss.item())
+
+# %%
+closed = (heart[0] - heart[-1]) / (heart[0] - floor)
+assert min(heart) >= floor - 1e-3  # below the floor would be a bug in the loss
+print(f"from {heart[0]:.1f} to {heart[-1]:.1f} nats, floor {floor:.1f}: {closed:.0%} of the way")
+
+# %%
+figure, axes = plt.subplots()
+axes.plot(heart, color=BLUE, label="loss on the one batch")
+axes.axhline(floor, color=RED, linestyle="--", label="floor: entropy of its counts")
+axes.set(xlabel="step", ylabel="loss (nats per molecule)", title="One batch: does the loss go to the floor?")
+axes.set_ylim(bottom=floor - 0.3)
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# *Figure: the loss on one batch over 150 steps on it alone, and as a dashed line the floor, the lowest loss possible.
+# If the curve stays far above the line, look for a bug before you train.*
+#
+# For comparison, the same test with a bug that is easily made: `zero_grad()` before `step()`, so that the optimizer
+# finds nothing to do.
+
+# %%
+model = new_model(shape, seed=0, start=start)
+optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+broken = []
+for _ in range(20):
+    loss = prediction_loss(model(one.genes, one.values), one.target_genes, one.target_counts) / one.molecules
+    loss.backward()
+    optimizer.zero_grad()  # the bug: too early
+    optimizer.step()
+    broken.append(loss.item())
+print(f"with the bug: from {broken[0]:.2f} to {broken[-1]:.2f} nats; no error, and nothing learned")
+
+# %% [markdown]
+# ## 4. The library's run
+#
+# If notebook 01 left a `config.yaml`, it is yours and we take it; else MINIMAL. A lesson is short, so 8 epochs at
+# most: leave that line out to train as long as your config says. (LARGE on a laptop takes long even so: see notebook
+# 01.)
+
+# %%
+chosen = work.parent / "config.yaml"
+config = scfm.load_config(chosen if chosen.exists() else "minimal")
+config.training.num_epochs = min(8, config.training.num_epochs)
+config.training.log_every_steps = 10
+print("from notebook 01" if chosen.exists() else "MINIMAL", "with", config.training.num_epochs, "epochs")
+
+# %% [markdown]
+# A run that is there already is not trained again: `resume` goes on from its last checkpoint, and if all steps were
+# taken it only loads it. (To train anew, delete the folder or choose another name.)
+
+# %%
+folder = work / f"run_{name}"
+if list(folder.glob("checkpoints/*.pt")):
+    run = scfm.train(resume=folder, verbose=False)
+else:
+    run = scfm.train(config, scfm.find_data(name), run_dir=anew(folder), verbose=False)
+print("finished:", run.finished, "after", run.step, "steps")
+
+# %% [markdown]
+# `run.history` has the rows of `metrics.jsonl`. Every `log_every_steps` there is one with the mean training loss, and
+# at the end of each epoch one with the loss on held-out cells.
+
+# %%
+row = next(row for row in run.history if "loss" in row)
+print(", ".join(row))
+print(f"step {row['step']}: loss {row['loss']:.2f}, learning rate {row['learning_rate']:.4f}")
+
+# %%
+trained = [(row["step"], row["loss"]) for row in run.history if "loss" in row]
+held_out = [(row["step"], row["validation_loss"]) for row in run.history if "validation_loss" in row]
+
+figure, axes = plt.subplots()
+axes.plot(*zip(*trained, strict=True), color=BLUE, label="cells it learns from")
+axes.plot(*zip(*held_out, strict=True), "o--", color=ORANGE, label="held-out cells")
+axes.set(xlabel="optimizer step", ylabel="loss (nats per molecule)", title="Do both losses fall together?")
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# *Figure: training loss (line) and loss on held-out cells (dots, one per epoch) over the steps of the run. As long as
+# both fall, the model learns what holds for new cells too; where the dots turn upwards, it begins to learn by heart.*
+
+# %%
+step, lowest = min(held_out, key=lambda point: point[1])
+print(f"held-out loss: {held_out[0][1]:.2f} after the first epoch, lowest {lowest:.2f}, last {held_out[-1][1]:.2f}")
+
+# %% [markdown]
+# A falling loss says that the model predicts counts better, not that its vectors tell cell types apart better than a
+# simple method does. That is for notebook 06, beside PCA.
+#
+# **Exercise 4.3** (hard, 12 minutes). A batch too large for memory can be cut into parts whose gradients add up. Write
+# `step_in_parts(model, optimizer, parts, max_norm)`: one optimizer step for a list of batches, equal to the step of
+# the whole, that returns the loss in nats per molecule as a number. Each part has `.genes`, `.values`,
+# `.target_genes`, `.target_counts` and `.molecules`. Then `answer = step_in_parts`.
+
+# %%
+answer = ...
+exercises.check("4.3", answer)
+
+# %% [markdown]
+# ## 5. Stop, and go on
+#
+# Ctrl-C (in a notebook the stop button), a SIGTERM from a cluster, `max_steps`: each lets the step in work end and
+# saves a checkpoint. Here one run goes 20 steps without a break, another stops after 8 and goes on.
+
+# %%
+config = scfm.load_config("minimal", {"training.num_epochs": 2, "training.log_every_steps": 1})
+whole = scfm.train(config, store.dir, run_dir=anew(work / "whole"), max_steps=20, **quiet)
+stopped = scfm.train(config, store.dir, run_dir=anew(work / "stopped"), max_steps=8, **quiet)
+print("stopped at step", stopped.step, "finished:", stopped.finished, "file:", stopped.checkpoint.name)
+
+# %%
+went_on = scfm.train(resume=stopped.dir, max_steps=20, **quiet)
+assert logged(went_on) == logged(whole)  # equal to the bit on a CPU, not only nearly
+print(f"{len(logged(went_on))} losses, all equal to those of the run without a break")
+
+# %%
+figure, axes = plt.subplots()
+axes.plot(range(1, 21), logged(whole), color=BLUE, linewidth=6, alpha=0.35, label="without a break")
+axes.plot(range(1, 9), logged(stopped), "o-", color=GREEN, label="until the stop")
+axes.plot(range(9, 21), logged(went_on)[8:], "s-", color=RED, markersize=4, label="after resume")
+axes.set(xlabel="optimizer step", ylabel="loss (nats per molecule)", title="A resumed run takes the same way")
+axes.set_xticks(range(0, 21, 4))
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# *Figure: losses of 20 steps. The wide pale line is the run without a break; the dots up to step 8 and the squares
+# from step 9 on, before and after the stop, lie on it.*
+#
+# ### What is in a run's folder
+
+# %%
+for path in sorted(run.dir.iterdir()):
+    inside = f"  ({len(list(path.iterdir()))} files)" if path.is_dir() and path.name != "logs" else ""
+    print(path.name + ("/" if path.is_dir() else "") + inside)
+
+# %% [markdown]
+# * `config.yaml`: what was asked for, with the genes it really has
+# * `checkpoints/`: the last few, three unless the config says otherwise
+# * `metrics.jsonl`: one line of JSON per log entry; `logs/`: the same for TensorBoard (notebook 05)
+# * `store/`: the prepared cells
+#
+# A checkpoint holds more than the weights. What else must it know for the next step to be the same?
+
+# %%
+from scfm_lib.checkpoint import load_checkpoint
+
+state = load_checkpoint(run.checkpoint)
+for key, why in {
+    "model": "the weights",
+    "optimizer": "AdamW's averages of earlier gradients",
+    "step": "place in the schedule and in the batches",
+    "torch_rng": "random numbers, for dropout",
+    "config": "the dimensions, to rebuild the model",
+    "symbols": "the vocabulary: which number is which gene",
+}.items():
+    print(f"{key:10} {why}" if key in state else f"{key:10} missing")
+
+# %% [markdown]
+# ## 6. Learning rate and batch size: try them
+#
+# A small model (one block, 64 wide) and 30 steps, so that it answers in seconds. `try_out` uses our own loop.
+
+
+# %%
+def try_out(rate, batch_size, steps=30):
+    """The losses of a small model's first steps, with this learning rate and batch size."""
+    small = shape.model_copy(update={"hidden_dim": 64, "num_layers": 1, "ff_dim": 128})
+    chosen = settings.model_copy(update={"learning_rate": rate, "batch_size": batch_size})
+    return train_plainly(store, cells, small, chosen, steps, steps)[1]
+
+
+def draw(curves, title):
+    figure, axes = plt.subplots()
+    for (label, losses), colour, style in zip(curves.items(), [BLUE, ORANGE, GREEN], ["-", "--", "-."], strict=False):
+        axes.plot(range(1, len(losses) + 1), losses, style, color=colour, label=label)
+    axes.set(xlabel="step", ylabel="loss (nats per molecule)", title=title)
+    axes.legend(frameon=False)
+    plt.show()
+
+
+# %% [markdown]
+# With the mouse (the first curve comes at once; each change trains anew):
+
+# %% tags=["nbval-ignore-output"]
+import ipywidgets as widgets
+
+rate = widgets.Dropdown(options=[0.0001, 0.0005, 0.002, 0.01, 0.05], value=0.002, description="rate")
+size = widgets.ToggleButtons(options=[8, 32, 128], value=32, description="cells")
+
+
+def show(rate, size):
+    draw({f"rate {rate}, {size} cells": try_out(rate, size)}, "Your choice: 30 steps of a small model")
+
+
+display(widgets.VBox([rate, size]), widgets.interactive_output(show, {"rate": rate, "size": size}))
+
+# %% [markdown]
+# *Figure: the loss over 30 steps for the learning rate and the batch size that you chose.*
+#
+# The same without a mouse, in two lines:
+
+# %%
+curves = {f"learning rate {rate}": try_out(rate, 32) for rate in (0.0001, 0.002, 0.05)}
+draw(curves, "Three learning rates, 30 steps each")
+
+# %% [markdown]
+# *Figure: three loss curves over 30 steps from the same start, with learning rates 0.0001, 0.002 and 0.05. The
+# printed figures below say where each ends.*
+
+# %%
+for label, losses in curves.items():
+    print(f"{label:21} first {losses[0]:.1f}, last five on average {np.mean(losses[-5:]):.1f}")
+
+# %% [markdown]
+# What to look for: a rate that is *too low* leaves the curve high, since each step is timid. One that is *too high*
+# makes it jump or climb, since each step overshoots. Between the two is room: pick the largest rate whose curve is
+# calm.
+#
+# The batch size trades in another way. Large batches give calmer gradients and use a graphics card better, but fewer
+# steps per epoch and more memory. Small ones are noisy and take more steps. When you change it, try the rate anew.
+
+# %% [markdown]
+# ## Key takeaways
+#
+# * A training step is five lines: forward, loss, backward, clip, step; then empty the gradients.
+# * The loss has a scale: $e^{\text{loss}}$ is the number of genes the model hesitates among, and there is a floor
+# above 0.
+# * Before a long run, overfit one batch. If that fails, there is a bug, and more data will not help.
+# * Watch two losses: on the cells it learns from, and on held-out cells. The second one counts.
+# * A checkpoint is weights, optimizer, step and random state; with all of them a resumed run is the same run.
+#
+# ## Quiz
+
+# %%
+exercises.quiz("4.a")
+
+# %%
+# exercises.quiz("4.a", "b")
+
+# %%
+exercises.quiz("4.b")
+
+# %%
+# exercises.quiz("4.b", "b")
+
+# %%
+exercises.quiz("4.c")
+
+# %%
+# exercises.quiz("4.c", "b")
+
+# %% [markdown]
+# ## What next
+#
+# In **05 Monitoring** you watch a run with TensorBoard and find out why one is slow. In **06 Evaluation** the trained
+# model has to show what its vectors are worth, beside PCA and scVI.

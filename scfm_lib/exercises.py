@@ -1,0 +1,93 @@
+"""Exercises that answer back: `check("3.2", answer)`, `hint("3.2")`, `solution("3.2")`, and `quiz("3.a", "b")`.
+
+The exercises of notebook N stand in `lessons/lesson_0N.py`. An answer left as `...` is not attempted, which is not the
+same as wrong; a wrong one is told what is off, not what is right.
+"""
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .config import InputError
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A task, and how an answer to it is judged."""
+
+    task: str  # one line
+    judge: Callable[..., str | None]  # takes the answers; what is off, or None if they are right
+    right: str  # what to say to a right answer
+    hint: str
+    solution: str  # code that assigns `answer`
+    minutes: int
+    difficulty: str  # easy, medium, hard
+    wrong: tuple[str, ...] = ()  # code that assigns plausible wrong answers; the tests want a reply of its own for each
+    setup: str = ""  # code that stands for what the notebook has made by then, for the tests
+
+
+@dataclass(frozen=True)
+class Question:
+    """A multiple choice question."""
+
+    question: str
+    choices: dict[str, str]  # letter: text
+    answer: str  # the letter
+    why: dict[str, str]  # for each letter, what to reply
+
+
+def check(number: str, *answers: Any) -> None:
+    """Judges answers to an exercise and prints what it finds.
+
+    Raises:
+        InputError: there is no such exercise.
+    """
+    print(judge(number, *answers)[1])
+
+
+def judge(number: str, *answers: Any) -> tuple[str, str]:
+    """("not attempted", "wrong" or "right") and the message."""
+    exercise = _find(number, "EXERCISES")
+    if not answers or any(answer is ... for answer in answers):
+        return (
+            "not attempted",
+            f"Exercise {number}: not attempted yet. {exercise.task} (hint: exercises.hint({number!r}))",
+        )
+    try:
+        problem = exercise.judge(*answers)
+    except Exception as error:  # an answer of any kind may come in
+        problem = f"the check could not use it ({type(error).__name__}: {error})"
+    if problem is None:
+        return "right", f"Exercise {number}: right. {exercise.right}"
+    return "wrong", f"Exercise {number}: not yet: {problem}"
+
+
+def hint(number: str) -> None:
+    """Prints a nudge."""
+    print(_find(number, "EXERCISES").hint)
+
+
+def solution(number: str) -> None:
+    """Prints code that solves it."""
+    print(_find(number, "EXERCISES").solution)
+
+
+def quiz(number: str, letter: str = "") -> None:
+    """Prints a question, or with a letter the reply to it."""
+    question = _find(number, "QUESTIONS")
+    chosen = letter.strip().lower()
+    if chosen not in question.choices:
+        lines = [f"{key}) {text}" for key, text in question.choices.items()]
+        print("\n".join([question.question, *lines, f'Answer with exercises.quiz("{number}", "a")']))
+        return
+    print(f"{'Right' if chosen == question.answer else 'Not quite'}: {question.why[chosen]}")
+
+
+def _find(number: str, kind: str) -> Any:
+    match = re.fullmatch(r"([1-8])\.\w+", str(number))
+    known = getattr(importlib.import_module(f".lessons.lesson_0{match[1]}", __package__), kind) if match else {}
+    if number not in known:
+        raise InputError(f"there is no {kind.lower()[:-1]} {number!r}; there are {', '.join(known) or '1.1 to 8.9'}")
+    return known[number]
