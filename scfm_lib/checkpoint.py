@@ -23,15 +23,20 @@ def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int) 
     Raises:
         OSError: the disk is full or not writable; nothing half-written is left.
     """
-    folder = run_dir / "checkpoints"
+    path = checkpoint_path(run_dir, step)
+    folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"checkpoint_step_{step}.pt"
     write_atomically(
         path, lambda file: torch.save({"format": FORMAT, "step": step, "versions": versions(), **state}, file)
     )
     for old in _by_step(folder)[:-keep]:
         old.unlink()
     return path
+
+
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    """Where a run keeps the checkpoint of a step."""
+    return run_dir / "checkpoints" / f"checkpoint_step_{step}.pt"
 
 
 def write_atomically(path: Path, write: Any) -> None:

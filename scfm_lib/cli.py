@@ -151,19 +151,35 @@ def train_command(
     layer: LayerOption = None,
     device: DeviceOption = "auto",
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="a new folder; runs/DATE-TIME when unset")] = None,
-    resume: Annotated[Path | None, typer.Option(help="a checkpoint or run to continue; alone is enough")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(help='a checkpoint or run to continue; alone is enough. "auto": --run-dir, if a run is there'),
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", help="stop after this step, with a checkpoint")
+    ] = None,
+    max_hours: Annotated[float | None, typer.Option("--max-hours", help="stop in time, with a checkpoint")] = None,
     wandb: Annotated[bool, typer.Option(help="send metrics to Weights & Biases")] = False,
     tensorboard: Annotated[bool, typer.Option(help="write logs/ for TensorBoard")] = True,
     json_: JsonOption = False,
 ) -> None:
     """Train a model, or go on with one."""
+    from .processes import is_first
     from .train import train
 
-    if resume and (preset or config or set_ or layer):
+    if resume and resume != "auto" and (preset or config or set_ or layer):
         raise InputError("--resume brings its own config; leave out --preset, --config, --set and --layer")
-    settings = None if resume else _config(preset, config, set_, layer)
+    settings = None if resume and resume != "auto" else _config(preset, config, set_, layer)
     run = train(
-        settings, data_path or None, resume=resume, run_dir=run_dir, device=device, wandb=wandb, tensorboard=tensorboard
+        settings,
+        data_path or None,
+        resume=resume,
+        run_dir=run_dir,
+        device=device,
+        wandb=wandb,
+        tensorboard=tensorboard,
+        max_steps=max_steps,
+        max_hours=max_hours,
     )
     losses = {
         key: next((r[key] for r in reversed(run.history) if key in r), None) for key in ("loss", "validation_loss")
@@ -175,7 +191,8 @@ def train_command(
         "finished": run.finished,
         **losses,
     }
-    print(json.dumps(result) if json_ else run.checkpoint)
+    if is_first():
+        print(json.dumps(result) if json_ else run.checkpoint)
     if run.signal:
         raise typer.Exit(128 + run.signal)
 

@@ -19,6 +19,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name not in {"auto", "cpu", "cuda", "mps"}:
         raise InputError(f"device {name!r} is not known; choose auto, cpu, cuda or mps")
     if name in {"auto", "cuda"} and torch.cuda.is_available():
+        _take_own_card()
         problem = _kernel_problem("cuda")
         if problem is None:
             return torch.device("cuda")
@@ -38,6 +39,18 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "mps":
         raise InputError("device 'mps' needs a Mac with Apple silicon; use --device cpu or auto")
     return torch.device("cpu")
+
+
+def _take_own_card() -> None:
+    """Of several processes that a launcher started on this machine, each takes the card of its number."""
+    number = int(os.environ.get("LOCAL_RANK") or 0)
+    if number >= torch.cuda.device_count():
+        raise InputError(
+            f"process {number} of this machine has no card: there are {torch.cuda.device_count()}; start as many "
+            "processes as cards (--nproc_per_node)"
+        )
+    if number:
+        torch.cuda.set_device(number)
 
 
 def _kernel_problem(device: str) -> str | None:

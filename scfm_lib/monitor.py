@@ -4,11 +4,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import psutil
 from tqdm.auto import tqdm
 
 from .config import Config, InputError
+from .machine import usable_cores
+
+if TYPE_CHECKING:
+    import torch
 
 
 def in_notebook() -> bool:
@@ -18,7 +23,10 @@ def in_notebook() -> bool:
 
 
 class Monitor:
-    """Writes a run's metrics. `metrics.jsonl` has one JSON object a line, each with `step`."""
+    """Writes a run's metrics. `metrics.jsonl` has one JSON object a line, each with `step`.
+
+    Rows of training also say what the machine was doing (`load`), if the device is known: for `scfm doctor`.
+    """
 
     def __init__(
         self,
@@ -30,14 +38,21 @@ class Monitor:
         verbose: bool,
         tensorboard: bool,
         wandb: bool,
+        writes: bool = True,
+        device: "torch.device | None" = None,
+        precision: str = "fp32",
     ):
-        self.verbose = verbose
+        self.verbose, self.writes = verbose, writes
+        self.device, self.precision = device, precision
+        self.process = psutil.Process()
+        self.process.cpu_percent()  # the first answer is 0, the next ones are since the one before
         self.file = run_dir / "metrics.jsonl"
         self.history = read_metrics(self.file, before=first_step)
-        text = "".join(json.dumps(row) + "\n" for row in self.history)
-        temporary = self.file.with_suffix(".partial")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.file)
+        if writes:
+            text = "".join(json.dumps(row) + "\n" for row in self.history)
+            temporary = self.file.with_suffix(".partial")
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, self.file)
         watched = sys.stderr.isatty() or in_notebook()
         self.bar = tqdm(
             total=total_steps, initial=first_step, unit="step", disable=not (verbose and watched), leave=False
@@ -80,15 +95,53 @@ class Monitor:
 
     def log(self, step: int, values: dict[str, Any]) -> None:
         """Records metrics at a step."""
+        if self.device is not None and "loss" in values:
+            values = values | self.load()
         row = {"step": step, **values}
         self.history.append(row)
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        if self.writes:  # of several processes only the first
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
         if self.writer:
             for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
+                if not isinstance(value, str):
+                    self.writer.add_scalar(name, value, step)
         if self.wandb:
             self.wandb.log(values, step=step)
+
+    def load(self) -> dict[str, Any]:
+        """What this process uses: `cpu_percent` (100 is one core) since it was last asked, of `cores`; `ram_bytes`.
+
+        On an NVIDIA card also `card`, `compute_capability`, `gpu_memory_bytes` in use (by anyone), and, where its
+        driver says so, `gpu_percent`: the share of the last second or less in which some kernel ran. Worker processes
+        are not counted.
+        """
+        figures = {
+            "device": self.device.type,
+            "precision": self.precision,
+            "cpu_percent": self.process.cpu_percent(),
+            "cores": usable_cores(),
+            "ram_bytes": self.process.memory_info().rss,
+        }
+        return figures | (card_load(self.device) if self.device.type == "cuda" else {})
+
+
+def card_load(device: "torch.device") -> dict[str, Any]:
+    """The part of `Monitor.load` that is about a card; without `gpu_percent` where the driver does not say."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    major, minor = torch.cuda.get_device_capability(device)
+    figures = {
+        "card": torch.cuda.get_device_name(device),
+        "compute_capability": major + minor / 10,
+        "gpu_memory_bytes": total - free,
+    }
+    try:
+        figures["gpu_percent"] = torch.cuda.utilization(device)
+    except Exception:  # slices of a card (MIG), some drivers in WSL and AMD's cards do not answer, each in its own way
+        pass
+    return figures
 
 
 def read_metrics(file: Path, before: int | None = None) -> list[dict[str, Any]]:

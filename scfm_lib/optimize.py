@@ -9,6 +9,7 @@ from torch import Tensor
 from .batches import Batch
 from .config import TrainingConfig
 from .model import CellTransformer, prediction_loss
+from .processes import ALONE, Processes
 
 
 def learning_rate(step: int, total_steps: int, settings: TrainingConfig) -> float:
@@ -44,21 +45,26 @@ def training_step(
     settings: TrainingConfig,
     device: torch.device,
     precision: str,
+    processes: Processes = ALONE,
+    molecules: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One optimizer step: nats per molecule (a scalar) and the gradients' norm before clipping.
 
     Args:
         parts: the step's batch, or what it was split into for gradient accumulation; their gradients add up to that
             of the whole.
+        processes: the others that work on the same step; the loss that is returned is then this one's share.
+        molecules: to predict in this step in all processes; those of `parts` when unset.
     """
     loss = torch.zeros((), device=device)
-    molecules = sum(part.molecules for part in parts)
-    for part in parts:
+    molecules = sum(part.molecules for part in parts) if molecules is None else molecules
+    for number, part in enumerate(parts, start=1):
         part = part.to(device)
-        with autocast(device, precision):
-            logits = model(part.genes, part.values)
-        part_loss = prediction_loss(logits, part.target_genes, part.target_counts) / molecules
-        scaler.scale(part_loss).backward()
+        with contextlib.nullcontext() if number == len(parts) else processes.without_averaging(model):
+            with autocast(device, precision):
+                logits = model(part.genes, part.values)
+            part_loss = prediction_loss(logits, part.target_genes, part.target_counts) / molecules
+            scaler.scale(part_loss * processes.count).backward()  # gradients are averaged over processes: make it a sum
         loss += part_loss.detach()
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)

@@ -1,7 +1,5 @@
-"""The training loop, in the open: prepare, then step by step until the end, a signal or `max_steps`."""
+"""The training loop, in the open: prepare, then step by step until the end, a signal, `max_steps` or `max_hours`."""
 
-import contextlib
-import datetime
 import math
 import sys
 import time
@@ -15,17 +13,19 @@ import torch
 from torch.utils.data import DataLoader
 
 from .batches import HalfCells
-from .checkpoint import checkpoint_config, find_checkpoint, load_checkpoint, put_weights, save_checkpoint
-from .config import Config, InputError, TrainingConfig, config_text, load_config
-from .datasets import find_data
+from .begin import Beginning, chosen, found_run, new, resumed
+from .checkpoint import checkpoint_path, put_weights, save_checkpoint
+from .config import Config, InputError, TrainingConfig
 from .hardware import choose_device, choose_precision, describe_device, prepare_cpu, return_freed_memory
 from .model import CellTransformer, prediction_loss
 from .monitor import Monitor
 from .optimize import adamw, autocast, learning_rate, training_step
-from .places import work_dir
+from .processes import Processes, joined
+from .quantities import duration
+from .session import seconds_left
 from .signals import stop_signals
 from .start import new_model, pca_start
-from .store import Store, open_store, prepare
+from .store import Store, open_store
 
 VALIDATION_CELLS = 5_000  # more would not make the loss clearer, only the epoch longer
 
@@ -55,78 +55,97 @@ def train(
     tensorboard: bool = True,
     wandb: bool = False,
     max_steps: int | None = None,
+    max_hours: float | None = None,
 ) -> Run:
-    """Trains a model, or goes on with one.
+    """Trains a model, or goes on with one; alone, or as one of the processes that `torchrun` started.
 
     Args:
-        config: a `Config`, preset or YAML file; MINIMAL when unset. Not with `resume`.
+        config: a `Config`, preset or YAML file; MINIMAL when unset. Not used with `resume`: a run keeps its config.
         data: a path, `AnnData`, data set name or prepared store, or several (see `find_data`). With `resume` only
             needed if the data have moved.
-        resume: a checkpoint or run to continue; it knows its config and data.
+        resume: a checkpoint or run to continue; it knows its config and data. "auto": `run_dir`, if a run is there,
+            else a new one, so that the same call can be made again after a session ended.
         run_dir: a new folder; `DATE-TIME` in `places.work_dir()` when unset.
         device: auto, cpu, cuda or mps.
         verbose: progress on standard error.
         tensorboard: write `logs/`.
         wandb: send metrics to Weights & Biases.
         max_steps: stop cleanly after this step, as a signal would; the schedule still spans `num_epochs`.
+        max_hours: stop cleanly after so long; on Colab and Kaggle, when unset, before the session ends.
 
     Returns:
-        The run; `finished` is False when a signal or `max_steps` ended it, and `checkpoint` says where to go on.
+        The run; `finished` is False when a signal or limit ended it, and `checkpoint` says where to go on.
 
     Raises:
-        InputError: bad config or data, a run folder in use, or a loss that is no longer finite.
+        InputError: bad config or data, a run folder in use, another process of the run that ended, or a loss that is
+            no longer finite.
     """
     prepare_cpu()
     chosen_device = choose_device(device)
-    state = None
-    if resume is not None:
-        checkpoint_file = find_checkpoint(resume)
-        state = load_checkpoint(checkpoint_file)
-        config = checkpoint_config(state)
-        precision = _announce(config, chosen_device, verbose)
-        run_dir = Path(run_dir or checkpoint_file.resolve().parent.parent)
-        store = _store_of(state, run_dir, data)
-        run_dir.mkdir(parents=True, exist_ok=True)
-    else:
-        if data is None:
-            raise InputError(
-                "there is nothing to learn from; give --data_path DATA.h5ad, a store, or a data set's name"
-            )
-        config = load_config(config or "minimal") if not isinstance(config, Config) else config.model_copy(deep=True)
-        precision = _announce(config, chosen_device, verbose)
-        run_dir = _new_run_dir(run_dir)
-        try:
-            store = _prepared(data, config, run_dir)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                run_dir.rmdir()  # empty still: nothing half-made stays
-            raise
-        _follow_store(config, store)
-        (run_dir / "config.yaml").write_text(config_text(config), encoding="utf-8")
+    seconds = seconds_left() if max_hours is None else 3600 * max_hours
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    with joined() as processes:
+        verbose = verbose and processes.first
+        if resume == "auto":
+            resume, data_again = processes.once(lambda: found_run(run_dir)), None
+        else:
+            data_again = data
+        if resume is not None:
+            begun = resumed(resume, run_dir, data_again)
+            precision = _announce(begun.config, chosen_device, verbose)
+        else:
+            wanted = chosen(config)
+            precision = _announce(wanted, chosen_device, verbose)
+            begun = processes.once(lambda: new(wanted, data, run_dir))
+        return _steps(
+            begun, processes, chosen_device, precision, max_steps, deadline,
+            verbose=verbose, tensorboard=tensorboard and processes.first, wandb=wandb and processes.first,
+        )  # fmt: skip
 
+
+def _steps(
+    begun: Beginning,
+    processes: Processes,
+    device: torch.device,
+    precision: str,
+    max_steps: int | None,
+    deadline: float,
+    *,
+    verbose: bool,
+    tensorboard: bool,
+    wandb: bool,
+) -> Run:
+    run_dir, config, store, state = begun.run_dir, begun.config, open_store(begun.store), begun.state
     settings = config.training
     cells = np.flatnonzero(~store.held_out)
-    batches = HalfCells(store, cells, settings.batch_size * settings.gradient_accumulation_steps, settings.seed)
+    wanted = settings.batch_size * settings.gradient_accumulation_steps * processes.count
+    cells_per_step = state.get("cells_per_step", wanted) if state else wanted
+    parts = max(1, round(cells_per_step / (settings.batch_size * processes.count)))
+    batches = HalfCells(store, cells, cells_per_step, settings.seed)
     start = state["start"] if state else pca_start(store, cells, config.model.gene_embedding_dim, settings.seed)
     model = new_model(config.model, settings.seed, start)
     model.symbols, model.ensembl = store.symbols, store.ensembl
     model.gradient_checkpointing = settings.gradient_checkpointing
-    return_freed_memory(settings.gradient_checkpointing and chosen_device.type == "cpu")
-    model.to(chosen_device)
-    optimizer = adamw(model, settings, chosen_device)
-    scaler = torch.amp.GradScaler(chosen_device.type, enabled=precision == "fp16")
+    return_freed_memory(settings.gradient_checkpointing and device.type == "cpu")
+    model.to(device)
+    optimizer = adamw(model, settings, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     step, total_steps = 0, settings.num_epochs * batches.steps_per_epoch
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed + processes.rank)
     if state:
         put_weights(model, state)
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["torch_rng"])
-        if chosen_device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"])
         step = state["step"]
+        if processes.first:
+            torch.set_rng_state(state["torch_rng"])
+            if device.type == "cuda" and state["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(state["cuda_rng"])
+    together = processes.wrapped(model, device)
 
     def save() -> Path:
+        if not processes.first:
+            return checkpoint_path(run_dir, step)
         return save_checkpoint(
             run_dir,
             step,
@@ -135,8 +154,9 @@ def train(
                 "optimizer": optimizer.state_dict(),
                 "scaler": scaler.state_dict(),
                 "torch_rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state() if chosen_device.type == "cuda" else None,
+                "cuda_rng": torch.cuda.get_rng_state() if device.type == "cuda" else None,
                 "config": config.model_dump(),
+                "cells_per_step": cells_per_step,
                 "symbols": store.symbols.tolist(),
                 "ensembl": store.ensembl.tolist(),
                 "start": start,
@@ -145,7 +165,10 @@ def train(
             settings.keep_checkpoints,
         )
 
-    monitor = Monitor(run_dir, config, step, total_steps, verbose=verbose, tensorboard=tensorboard, wandb=wandb)
+    monitor = Monitor(
+        run_dir, config, step, total_steps, verbose=verbose, tensorboard=tensorboard, wandb=wandb,
+        writes=processes.first,
+    )  # fmt: skip
     with monitor, stop_signals() as stop:
         if step == 0:
             for line in store.report:
@@ -154,34 +177,46 @@ def train(
             f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(cells):,} cells to learn from, "
             f"{int(store.held_out.sum()):,} held out, {total_steps:,} steps, run {run_dir}"
         )
+        if processes.count > 1:
+            monitor.say(f"{processes.count} processes, {cells_per_step} cells a step between them")
         loader = DataLoader(
             batches,
             batch_size=None,  # an item is a whole batch already
             sampler=range(step, total_steps),
             num_workers=settings.num_workers,
-            pin_memory=chosen_device.type == "cuda",
+            pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # its own: the global one belongs to dropout and must resume to the bit
         )
         if step == total_steps:
             monitor.say(f"all {total_steps:,} steps were taken already")
-        path = save() if step == 0 else find_checkpoint(resume)
+        path = begun.checkpoint or save()
         saved_step, saved_at, logged_at, since, summed = step, time.monotonic(), time.monotonic(), 0, 0.0
+        began_at, first_step, waited, told_time = time.monotonic(), step, 0.0, False
         model.train()
-        for batch in loader:
+        upcoming = iter(loader)
+        while step < total_steps:
+            asked_at = time.monotonic()
+            batch = next(upcoming)
+            waited += time.monotonic() - asked_at
             rate = learning_rate(step, total_steps, settings)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            parts = batch.split(settings.gradient_accumulation_steps)
-            loss, norm = training_step(model, optimizer, scaler, parts, settings, chosen_device, precision)
+            mine = processes.share(batch, parts)
+            loss, norm = training_step(
+                together, optimizer, scaler, mine, settings, device, precision, processes, batch.molecules
+            )
             summed = summed + loss
             step, since = step + 1, since + 1
             monitor.step(step)
 
-            ends = stop.is_set() or step in (total_steps, max_steps)
-            late = time.monotonic() - saved_at > 60 * settings.checkpoint_every_minutes
+            now = time.monotonic()
+            over, late, signalled = processes.any(
+                now > deadline, now - saved_at > 60 * settings.checkpoint_every_minutes, stop.is_set()
+            )
+            ends = signalled or over or step in (total_steps, max_steps)
             save_now = ends or late or step % settings.checkpoint_every_steps == 0
             if step % settings.log_every_steps == 0 or save_now:  # what is saved was seen to be finite
-                mean_loss = float(summed) / since
+                mean_loss = processes.summed(summed)[0] / since
                 if not math.isfinite(mean_loss):
                     raise InputError(
                         f"the loss is {mean_loss} at step {step}: lower training.learning_rate "
@@ -195,18 +230,24 @@ def train(
                     "learning_rate": rate,
                     "grad_norm": float(norm),
                     "cells_per_second": since * batches.cells_per_step / (now - logged_at),
+                    "step_seconds": (now - logged_at) / since,
+                    "data_seconds": waited / since,  # of which waiting for the loader
                 }
                 monitor.log(step, metrics)
                 monitor.say(
                     f"step {step:>6,}/{total_steps:,}  loss {mean_loss:.4f}  lr {rate:.1e}  "
                     f"{metrics['cells_per_second']:.0f} cells/s"
                 )
-                logged_at, since, summed = now, 0, 0.0
+                if math.isfinite(deadline) and not told_time:
+                    monitor.say(_time_left(deadline, (now - began_at) / (step - first_step) * (total_steps - step)))
+                    told_time = True
+                logged_at, since, summed, waited = now, 0, 0.0, 0.0
             if store.held_out.any() and (step % batches.steps_per_epoch == 0 or step == total_steps):
                 before = time.monotonic()
-                held_out_loss = validation_loss(model, store, settings, chosen_device, precision)
-                monitor.log(step, {"validation_loss": held_out_loss})
-                monitor.say(f"epoch {step // batches.steps_per_epoch}: loss on held-out cells {held_out_loss:.4f}")
+                if processes.first:  # the others wait in the next step
+                    held_out_loss = validation_loss(model, store, settings, device, precision)
+                    monitor.log(step, {"validation_loss": held_out_loss})
+                    monitor.say(f"epoch {step // batches.steps_per_epoch}: loss on held-out cells {held_out_loss:.4f}")
                 logged_at += time.monotonic() - before  # cells/s is of training
             if save_now:
                 path, saved_step, saved_at = save(), step, time.monotonic()
@@ -215,6 +256,15 @@ def train(
         finished = step == total_steps
         monitor.say(f"{'done' if finished else f'stopped at step {saved_step:,}; go on with --resume {path}'}")
     return Run(run_dir, config, model.eval(), monitor.history, path, step, finished, stop.signal)
+
+
+def _time_left(deadline: float, to_come: float) -> str:
+    """A line that compares the time until the deadline with the seconds that a run still takes."""
+    left = max(0.0, deadline - time.monotonic())
+    line = f"about {duration(to_come)} to go, {duration(left)} left"
+    if to_come > left:
+        line += ": the run will stop in time with a checkpoint; go on with --resume, or make the same call again"
+    return line
 
 
 def validation_loss(
@@ -242,42 +292,3 @@ def _announce(config: Config, device: torch.device, verbose: bool) -> str:
     if verbose:
         print(describe_device(device, precision), file=sys.stderr, flush=True)
     return precision
-
-
-def _new_run_dir(run_dir: str | Path | None) -> Path:
-    if run_dir is None:
-        name = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        run_dir = work_dir() / name
-    run_dir = Path(run_dir)
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise InputError(
-            f"run folder {run_dir} is not empty; continue it with --resume {run_dir}, or choose another --run-dir"
-        )
-    run_dir.mkdir(parents=True, exist_ok=True)
-    return run_dir
-
-
-def _prepared(data: Any, config: Config, run_dir: Path) -> Store:
-    sources = [find_data(source) for source in (data if isinstance(data, list) else [data])]
-    if len(sources) == 1 and not isinstance(sources[0], ad.AnnData) and (Path(sources[0]) / "store.json").exists():
-        return open_store(sources[0])
-    return prepare(sources, config, run_dir / "store")
-
-
-def _follow_store(config: Config, store: Store) -> None:
-    """The model has the store's genes, which may be fewer than the preset's, and its cells are split as the store says.
-
-    A store prepared earlier may have been split otherwise than this config asks; evaluation must not judge cells on
-    the wrong side.
-    """
-    config.data = store.data_config.model_copy(deep=True)
-    config.data.preprocessing.n_top_genes = None
-    config.model.n_genes = len(store.symbols)
-
-
-def _store_of(state: dict[str, Any], run_dir: Path, data: Any) -> Store:
-    path = Path(str(data)) if data is not None else Path(state["store"])
-    store = open_store(path if path.is_absolute() or data is not None else run_dir / path)
-    if store.symbols.tolist() != state["symbols"]:
-        raise InputError(f"store {path} has another vocabulary than the checkpoint; give the store it was trained on")
-    return store

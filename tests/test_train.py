@@ -108,7 +108,8 @@ def test_a_run_folder_tells_the_whole_story(cells, tiny, tmp_path) -> None:
     assert scfm.load_config(run.dir / "config.yaml") == run.config
     rows = [json.loads(line) for line in (run.dir / "metrics.jsonl").read_text().splitlines()]
     assert rows == run.history
-    assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "cells_per_second"} == rows[0].keys()
+    assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "cells_per_second"} < rows[0].keys()
+    assert 0 <= rows[0]["data_seconds"] <= rows[0]["step_seconds"]
     assert any(p.name.startswith("events.out.tfevents") for p in (run.dir / "logs").iterdir())
     assert load_checkpoint(run.dir)["versions"]["torch"] == torch.__version__
 

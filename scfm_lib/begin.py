@@ -1,0 +1,120 @@
+"""What a run begins with: its folder, its config and its store, new or as a checkpoint left them."""
+
+import contextlib
+import datetime
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+
+from .checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
+from .config import Config, InputError, config_text, load_config
+from .datasets import find_data
+from .places import work_dir
+from .store import Store, open_store, prepare
+
+
+@dataclass
+class Beginning:
+    """Where a run stands before its next step."""
+
+    run_dir: Path
+    config: Config
+    store: Path
+    state: dict[str, Any] | None = None  # the checkpoint to go on from
+    checkpoint: Path | None = None
+
+
+def resumed(resume: str | Path, run_dir: str | Path | None, data: Any) -> Beginning:
+    """A run as its checkpoint left it.
+
+    Raises:
+        InputError: no checkpoint there, or a store of other genes.
+    """
+    file = find_checkpoint(resume)
+    state = load_checkpoint(file)
+    run_dir = Path(run_dir or file.resolve().parent.parent)
+    store = Path(str(data)) if data is not None else Path(state["store"])
+    if not store.is_absolute() and data is None:
+        store = run_dir / store
+    if open_store(store).symbols.tolist() != state["symbols"]:
+        raise InputError(f"store {store} has another vocabulary than the checkpoint; give the store it was trained on")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return Beginning(run_dir, checkpoint_config(state), store, state, file)
+
+
+def found_run(run_dir: str | Path | None) -> Path | None:
+    """The run folder, if a run can go on there. What a run left that was killed before its first checkpoint is removed.
+
+    Raises:
+        InputError: no folder is given.
+    """
+    if run_dir is None:
+        raise InputError("resume='auto' needs a run_dir (--run-dir): the folder where the run is or shall be")
+    run_dir = Path(run_dir)
+    if any((run_dir / "checkpoints").glob("checkpoint_step_*.pt")):
+        return run_dir
+    for left in run_dir.glob("*") if run_dir.is_dir() else ():
+        if left.is_dir() and (left.name in {"store", "logs", "checkpoints"} or left.name.startswith(".store-")):
+            shutil.rmtree(left)
+        elif left.name in {"config.yaml", "metrics.jsonl", "metrics.partial"}:
+            left.unlink()
+    return None
+
+
+def new(config: Config, data: Any, run_dir: str | Path | None) -> Beginning:
+    """A new run: its folder is made, its data are prepared, its config is written.
+
+    Raises:
+        InputError: no data, bad data, or a folder in use.
+    """
+    if data is None:
+        raise InputError("there is nothing to learn from; give --data_path DATA.h5ad, a store, or a data set's name")
+    config = config.model_copy(deep=True)
+    run_dir = _new_run_dir(run_dir)
+    try:
+        store = _prepared(data, config, run_dir)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            run_dir.rmdir()  # empty still: nothing half-made stays
+        raise
+    follow_store(config, store)
+    (run_dir / "config.yaml").write_text(config_text(config), encoding="utf-8")
+    return Beginning(run_dir, config, store.dir)
+
+
+def chosen(config: Config | str | Path | None) -> Config:
+    """A config, read if it is the name of a preset or file; MINIMAL if it is nothing."""
+    return config if isinstance(config, Config) else load_config(config or "minimal")
+
+
+def follow_store(config: Config, store: Store) -> None:
+    """The model has the store's genes, which may be fewer than the preset's, and its cells are split as the store says.
+
+    A store prepared earlier may have been split otherwise than this config asks; evaluation must not judge cells on
+    the wrong side.
+    """
+    config.data = store.data_config.model_copy(deep=True)
+    config.data.preprocessing.n_top_genes = None
+    config.model.n_genes = len(store.symbols)
+
+
+def _new_run_dir(run_dir: str | Path | None) -> Path:
+    if run_dir is None:
+        run_dir = work_dir() / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    run_dir = Path(run_dir)
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise InputError(
+            f"run folder {run_dir} is not empty; continue it with --resume {run_dir}, or choose another --run-dir"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return run_dir
+
+
+def _prepared(data: Any, config: Config, run_dir: Path) -> Store:
+    sources = [find_data(source) for source in (data if isinstance(data, list) else [data])]
+    if len(sources) == 1 and not isinstance(sources[0], ad.AnnData) and (Path(sources[0]) / "store.json").exists():
+        return open_store(sources[0])
+    return prepare(sources, config, run_dir / "store")
