@@ -12,6 +12,7 @@ import torch
 
 from .config import Config, InputError, parse_config
 from .model import CellTransformer
+from .places import patiently
 from .versions import versions
 
 FORMAT = "scfm-checkpoint-1"
@@ -25,12 +26,15 @@ def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int) 
     """
     path = checkpoint_path(run_dir, step)
     folder = path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(
-        path, lambda file: torch.save({"format": FORMAT, "step": step, "versions": versions(), **state}, file)
-    )
-    for old in _by_step(folder)[:-keep]:
-        old.unlink()
+    whole = {"format": FORMAT, "step": step, "versions": versions(), **state}
+
+    def write() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: torch.save(whole, file))
+        for old in _by_step(folder)[:-keep]:
+            old.unlink(missing_ok=True)
+
+    patiently(write)
     return path
 
 

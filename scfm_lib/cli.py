@@ -239,6 +239,18 @@ def evaluate_command(
     _finish(result, write_report(result, checkpoint, folder), json_)
 
 
+@app.command("doctor")
+def doctor_command(
+    run: Annotated[Path, typer.Argument(help="a run's folder; one that still trains will do")],
+    json_: JsonOption = False,
+) -> None:
+    """Say why a run is slow, from what it recorded, and which settings to change."""
+    from .doctor import doctor, doctor_text
+
+    found = doctor(run)
+    print(json.dumps(found) if json_ else doctor_text(found))
+
+
 @app.command("demo")
 def demo_command(
     data: Annotated[str, typer.Option(help="bundled (no network) or pbmc3k, zheng_pbmc_facs, a path")] = "bundled",

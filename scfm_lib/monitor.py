@@ -1,5 +1,6 @@
 """What a run tells while it works: a progress bar, console lines, `metrics.jsonl`, TensorBoard and, if asked, wandb."""
 
+import contextlib
 import json
 import os
 import sys
@@ -137,10 +138,8 @@ def card_load(device: "torch.device") -> dict[str, Any]:
         "compute_capability": major + minor / 10,
         "gpu_memory_bytes": total - free,
     }
-    try:
+    with contextlib.suppress(Exception):  # slices of a card (MIG), some drivers in WSL: each is silent in its own way
         figures["gpu_percent"] = torch.cuda.utilization(device)
-    except Exception:  # slices of a card (MIG), some drivers in WSL and AMD's cards do not answer, each in its own way
-        pass
     return figures
 
 

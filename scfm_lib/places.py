@@ -1,7 +1,13 @@
-"""Where files lie: data sets that were downloaded, and what runs and notebooks write."""
+"""Where files lie: data sets that were downloaded, and what runs and notebooks write; and waiting for a lost drive."""
 
+import errno
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 PROJECT = Path(__file__).resolve().parent.parent
 DRIVE = Path("/content/drive/MyDrive")  # Colab, once Drive is mounted: outlives the session
@@ -29,3 +35,23 @@ def work_dir() -> Path:
         return KAGGLE / "runs"
     inside = (PROJECT / "pyproject.toml").exists() and Path.cwd().is_relative_to(PROJECT)
     return (PROJECT if inside else Path.cwd()) / "runs"
+
+
+DROPPED = {errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNABORTED}  # what a lost drive answers
+WAITS = (2.0, 10.0, 30.0, 60.0)  # seconds; Colab's Drive usually comes back within a minute
+
+
+def patiently(write: Callable[[], Result]) -> Result:
+    """Calls `write`, again after a while if the drive it writes to has dropped (Google Drive on Colab, network disks).
+
+    Raises:
+        OSError: it did not come back, or another reason, such as a full disk.
+    """
+    for wait in WAITS:
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in DROPPED:
+                raise
+            time.sleep(wait)
+    return write()

@@ -167,7 +167,7 @@ def _steps(
 
     monitor = Monitor(
         run_dir, config, step, total_steps, verbose=verbose, tensorboard=tensorboard, wandb=wandb,
-        writes=processes.first,
+        writes=processes.first, device=device, precision=precision,
     )  # fmt: skip
     with monitor, stop_signals() as stop:
         if step == 0:

@@ -1,5 +1,6 @@
 """The machine refuses: a full disk, a folder that cannot be written, a device that lies."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import torch
 
 import scfm_lib as scfm
 from scfm_lib import hardware
-from scfm_lib.checkpoint import load_checkpoint
+from scfm_lib.checkpoint import load_checkpoint, save_checkpoint
 
 FLAGS = ["--set", "model.n_genes=60", "--set", "data.preprocessing.min_genes=5", "--set", "training.num_epochs=2"]
 
@@ -108,3 +109,26 @@ def test_precision_is_what_the_hardware_does_well(monkeypatch) -> None:
     assert hardware.choose_precision(training, torch.device("cpu")) == "fp32"
     training.fp16 = True
     assert hardware.choose_precision(training, cuda) == "fp16"
+
+
+@pytest.mark.parametrize("times", [2, 99])
+def test_a_drive_that_drops_is_waited_for(trained, tmp_path, monkeypatch, times) -> None:
+    waited, real = [], os.replace
+    monkeypatch.setattr("scfm_lib.places.time.sleep", waited.append)
+
+    def dropping(source: object, target: object) -> None:
+        if len(waited) < times:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", str(target))
+        real(source, target)
+
+    monkeypatch.setattr("scfm_lib.checkpoint.os.replace", dropping)
+    state = load_checkpoint(trained.checkpoint)
+    if times == 2:
+        path = save_checkpoint(tmp_path, 7, state, keep=2)
+        assert waited == [2.0, 10.0]
+        assert load_checkpoint(path)["config"] == state["config"]
+    else:
+        with pytest.raises(OSError, match="not connected"):
+            save_checkpoint(tmp_path, 7, state, keep=2)
+        assert list((tmp_path / "checkpoints").iterdir()) == []
+        assert sum(waited) < 120
