@@ -3,21 +3,37 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The tested versions; torch goes first, so that nothing else chooses another build of it.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Every notebook runs from a fresh kernel, and what it prints is compared with what it stores.
+NBVAL := rm -rf .nbval && SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/python -m pytest --nbval --nbval-current-env -x \
+    --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:cacheprovider
 RECIPE := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lab bench lint clean
+.PHONY: demo test test-slow lab notebooks checkpoint bench lint clean
 
 demo: .venv/demo
 	$(BIN)/scfm demo
 
 test: .venv/test lint
 	$(BIN)/python -m pytest -m "not slow"
+	$(NBVAL) notebooks/0*.ipynb notebooks/solutions/0*.ipynb
 
 test-slow: .venv/test .venv/benchmark
 	$(BIN)/python -m pytest -m slow
 
 lab: .venv/lab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks/01_hardware_check.ipynb
+
+# Runs every notebook anew, from its py:percent twin, and stores what it prints.
+notebooks: .venv/test
+	rm -rf .nbval
+	for twin in notebooks/src/0*.py notebooks/src/solutions/0*.py; do \
+	    SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/jupytext --quiet --to ipynb --execute $$twin \
+	        --output $$(echo $$twin | sed 's|/src/|/|; s|py$$|ipynb|') || exit 1; done
+	$(BIN)/python notebooks/index.py
+
+# The small trained model that lies in data/.
+checkpoint: .venv/demo
+	$(BIN)/python benchmarks/checkpoint.py
 
 bench: .venv/benchmark
 	$(BIN)/python benchmarks/throughput.py

@@ -9,7 +9,7 @@
 # since other cells of a notebook may have imported them. Running it again does nothing.
 set -euo pipefail
 
-REPOSITORY=https://example.org/scfm-workbook # PLACEHOLDER: [project.urls] Repository of pyproject.toml
+REPOSITORY=https://example.org/PLACEHOLDER/scfm-workbook # PLACEHOLDER: [project.urls] Repository of pyproject.toml
 DRY_RUN=
 [ "${1:-}" = --dry-run ] && DRY_RUN=yes
 PYTHON=$(command -v python3 || command -v python)

@@ -36,7 +36,7 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch, cells_per_second: float) -> None:
 
 
 def test_a_healthy_run_is_called_healthy(cells, tiny, tmp_path) -> None:
-    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+    run = scfm.train(tiny, cells, run_bir=tmp_path / "run", verbose=False)
     found = doctor(run.dir)
     assert found["healthy"], doctor_text(found)
     assert found["findings"] == found["notes"] == []
@@ -45,7 +45,7 @@ def test_a_healthy_run_is_called_healthy(cells, tiny, tmp_path) -> None:
 
 def test_a_starving_loader_is_named_and_the_advice_helps(cells, tiny, tmp_path, monkeypatch) -> None:
     slow_disk(monkeypatch, 100)
-    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+    run = scfm.train(tiny, cells, run_bir=tmp_path / "run", verbose=False)
     found = doctor(run.dir)
     assert causes(found) == ["loader"]
     figures, (finding,) = found["figures"], found["findings"]
@@ -57,7 +57,7 @@ def test_a_starving_loader_is_named_and_the_advice_helps(cells, tiny, tmp_path, 
 
 def test_a_tiny_batch_is_named(cells, tiny, tmp_path) -> None:
     tiny.training.batch_size, tiny.training.num_epochs = 2, 1
-    found = doctor(scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, max_steps=20).dir)
+    found = doctor(scfm.train(tiny, cells, run_bir=tmp_path / "run", verbose=False, max_steps=20).dir)
     assert causes(found) == ["tiny batch"]
     assert found["findings"][0]["set"] == ["training.batch_size=32"]
     assert "2 cells" in found["findings"][0]["evidence"]
@@ -66,13 +66,13 @@ def test_a_tiny_batch_is_named(cells, tiny, tmp_path) -> None:
 def test_both_are_named_together(cells, tiny, tmp_path, monkeypatch) -> None:
     slow_disk(monkeypatch, 20)
     tiny.training.batch_size = 2
-    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, max_steps=10)
+    run = scfm.train(tiny, cells, run_bir=tmp_path / "run", verbose=False, max_steps=10)
     assert causes(doctor(run.dir)) == ["loader", "tiny batch"]
 
 
 @pytest.mark.parametrize(
     ("name", "cause", "change"),
-    [("run_c", "no mixed precision", "training.fp16=true"), ("run_d", "transfers", "training.log_every_steps=50")],
+    [("run_d", "no mixed precision", "training.fp16=true"), ("run_b", "transfers", "training.log_every_steps=50")],
 )
 def test_the_made_up_records_of_cards(name: str, cause: str, change: str) -> None:
     found = doctor(MADE_UP / name)
@@ -83,9 +83,9 @@ def test_the_made_up_records_of_cards(name: str, cause: str, change: str) -> Non
 
 
 def on_a_card(changes: dict[str, Any], **figures: Any) -> dict[str, Any]:
-    """The doctor's word on a card's record (that of run_d), with these settings and figures instead."""
-    config = scfm.load_config(MADE_UP / "run_d" / "config.yaml", {"training.log_every_steps": 50} | changes)
-    rows = [{**row, **figures} for row in read_metrics(MADE_UP / "run_d" / "metrics.jsonl")]
+    """The doctor's word on a card's record (that of run_b), with these settings and figures instead."""
+    config = scfm.load_config(MADE_UP / "run_b" / "config.yaml", {"training.log_every_steps": 50} | changes)
+    rows = [{**row, **figures} for row in read_metrics(MADE_UP / "run_b" / "metrics.jsonl")]
     return diagnose([{k: v for k, v in row.items() if v is not None} for row in rows], config)
 
 
@@ -171,7 +171,7 @@ def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
 
 
 def test_the_command(monkeypatch, capsys, trained, tmp_path) -> None:
-    code, out, _ = command(monkeypatch, capsys, MADE_UP / "run_c")
+    code, out, _ = command(monkeypatch, capsys, MADE_UP / "run_d")
     assert (code, "NO MIXED PRECISION" in out) == (0, True)
     code, out, _ = command(monkeypatch, capsys, trained.dir, "--json")
     assert code == 0

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import sys
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -138,3 +139,15 @@ def test_a_solution_says_right(path: Path) -> None:
     replies = [line for cell in code(path) for text in texts(cell) for line in text.splitlines()]
     states = {line.split(":")[1].split()[0] for line in replies if re.match(r"Exercise \d\.\d+: ", line)}
     assert states == ({"right."} if path.parent.name == "solutions" else {"not"})
+
+
+def test_the_readme_has_the_table_with_addresses_that_exist() -> None:
+    sys.path.insert(0, str(FOLDER))
+    import index
+
+    readme = (ROOT / "README.md").read_text()
+    assert index.written(readme) == readme, "run python notebooks/index.py"
+    targets = re.findall(r"/blob/main/([^)\s]+)\)", index.table())
+    assert len(targets) == 2 * len(NAMES)  # Colab and Kaggle
+    assert all((ROOT / target).exists() for target in targets)
+    assert all((ROOT / target).exists() for target in re.findall(r"\]\((?!http)([^)#\s]+)", readme))

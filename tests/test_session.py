@@ -13,8 +13,10 @@ from scfm_lib import places, session
 from scfm_lib.monitor import read_metrics
 
 CELL = """
-import sys, scfm_lib as scfm
+import time, scfm_lib as scfm
+from scfm_lib import session
 from scfm_lib.places import work_dir
+session.started = time.time  # this machine may be up for longer than a session lasts
 config = scfm.load_config("minimal", {overrides})
 run = scfm.train(config, "{data}", run_dir=work_dir() / "my_run", resume="auto", verbose=False)
 print(run.step, run.finished)

@@ -85,7 +85,7 @@ def test_one_direction_no_cycles() -> None:
         "config places quantities versions cards machine probe hardware genes cells store batches model start "
         "checkpoint share census datasets embed explain heads monitor doctor processes optimize signals session begin "
         "train evaluate formulas memory typical speed target levers estimate check plots report simulate exercises "
-        "tables widgets cli __main__ __init__"
+        "tables widgets dashboard cli __main__ __init__"
     ).split()
     for path in (ROOT / "scfm_lib").glob("*.py"):
         for imported in re.findall(r"from \.(\w+) import", path.read_text()):

@@ -19,7 +19,7 @@ import os
 
 if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
     if not os.path.exists("../colab_setup.sh"):
-        get_ipython().system("git clone --quiet --depth 1 https://example.org/scfm-workbook")
+        get_ipython().system("git clone --quiet --depth 1 https://example.org/PLACEHOLDER/scfm-workbook")
         os.chdir("scfm-workbook/notebooks")
     get_ipython().system("bash ../colab_setup.sh")
 

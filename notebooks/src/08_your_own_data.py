@@ -1,0 +1,731 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,src//py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · Your own cells
+#
+# **You will be able to** bring your own cells here, from a file, a 10x folder, an upload or Drive; read every message
+# that refuses them, and find the faults that no check can; train, embed and judge, with labels and without; decide
+# what to do with few cells, another species or several batches; and write the methods paragraph of your paper.
+#
+# | | |
+# |---|---|
+# | time | TIME on a 2-core CPU, with the example; not measured on a T4 |
+# | needs | nothing: it runs alone. How the model works is told in notebooks 02 to 04, the scores in 06 |
+
+# %%
+# Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
+import os
+
+if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+    if not os.path.exists("../colab_setup.sh"):
+        get_ipython().system("git clone --quiet --depth 1 https://example.org/PLACEHOLDER/scfm-workbook")
+        os.chdir("scfm-workbook/notebooks")
+    get_ipython().system("bash ../colab_setup.sh")
+
+# %%
+from pathlib import Path
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import seaborn as sns
+
+import scfm_lib as scfm
+from scfm_lib import exercises
+from scfm_lib.places import work_dir
+
+mine = work_dir() / "08_your_own_data"  # all that this notebook writes
+mine.mkdir(parents=True, exist_ok=True)
+BLUE, ORANGE, GREEN = sns.color_palette("colorblind")[:3]
+plt.rcParams.update({"figure.figsize": (7, 3), "axes.spines.top": False, "axes.spines.right": False})
+
+# %% [markdown]
+# ## 1. Where are your cells?
+#
+# **This is the one line to change.** Left at `None`, the notebook makes an example from the 700 blood cells that come
+# with scanpy. Else write where yours are:
+#
+# * a `.h5ad`: `"my_cells.h5ad"`,
+# * a 10x file or folder: `"filtered_feature_bc_matrix.h5"`, or the folder that holds `matrix.mtx.gz`,
+# * a name: `"pbmc3k"` downloads 2,638 blood cells,
+# * on Kaggle, *Add Input* puts files below `"/kaggle/input/"`.
+
+# %%
+my_data = None
+
+# %% [markdown]
+# On **Colab** your file is not there yet. Two ways: `upload` sends one file from your computer to the machine that
+# Colab lends you, and is gone with it; Drive keeps it. Both ask you first, and elsewhere neither does anything.
+
+# %%
+upload, use_drive = False, False  # on Colab, set one of them to True
+on_colab = bool(os.environ.get("COLAB_RELEASE_TAG"))
+if on_colab and upload:
+    from google.colab import files
+
+    my_data = next(iter(files.upload()))  # opens a dialogue; the name of the file you chose
+print("upload:", "on" if on_colab and upload else "off; on Colab it would ask for a .h5ad or .h5 file")
+
+# %%
+if on_colab and use_drive:
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+    my_data = "/content/drive/MyDrive/my_cells.h5ad"  # where it lies in your Drive
+print("Drive: ", "on" if on_colab and use_drive else "off; on Colab it would ask for leave, then read from your Drive")
+
+# %% [markdown]
+# ### What a 10x folder is
+#
+# Sequencing pipelines such as Cell Ranger leave a folder of three compressed text files. We make one, to see that
+# there is nothing mysterious in it: names of genes, names of cells, and a table of counts with a **row for each
+# gene**.
+
+# %%
+import gzip
+from scipy.io import mmwrite
+
+example = scfm.find_data("bundled")  # 700 cells, counts in X, genes in columns
+tenx = mine / "tenx"
+if not tenx.exists():
+    tenx.mkdir()
+    genes = pd.DataFrame({"id": example.var_names, "symbol": example.var_names, "type": "Gene Expression"})
+    genes.to_csv(tenx / "features.tsv.gz", sep="\t", header=False, index=False)
+    pd.Series(example.obs_names).to_csv(tenx / "barcodes.tsv.gz", header=False, index=False)
+    with gzip.open(tenx / "matrix.mtx.gz", "wb") as file:
+        mmwrite(file, example.X.T.astype(int))
+
+# %%
+for name in ("features.tsv.gz", "barcodes.tsv.gz", "matrix.mtx.gz"):
+    with gzip.open(tenx / name, "rt") as file:
+        lines = file.read().splitlines()
+    print(f"{name:16} {len(lines):>7,} lines, the last: {lines[-1]!r}")
+
+# %% [markdown]
+# The last line of the matrix reads: gene 765 has 2 molecules in cell 700. Genes with none are not written at all. (In
+# a real folder the first column of `features.tsv.gz` holds Ensembl ids; the bundled cells have symbols only, so we put
+# them in both.)
+#
+# ### From a folder to a `.h5ad`, with labels
+#
+# A 10x folder knows nothing of cell types or donors. They usually come as a table with a row for each cell, and are
+# joined **by the cells' names**, never by their order.
+
+# %%
+table = example.obs[["cell_type"]].sample(frac=1, random_state=0)  # as if from a .csv, in another order
+cells = scfm.read_adata(tenx)  # reads and checks; counts in layers["counts"]
+cells.obs = cells.obs.join(table)
+print("cells without a label:", int(cells.obs["cell_type"].isna().sum()))
+print("same labels as before the detour:", (cells.obs["cell_type"] == example.obs["cell_type"]).all())
+
+# %%
+h5ad = mine / "cells.h5ad"
+if not h5ad.exists():
+    cells.write_h5ad(h5ad)
+data = scfm.find_data(my_data) if my_data else h5ad
+print("from here on:", "your cells" if my_data else "the example")
+
+# %% [markdown]
+# ## 2. What is checked
+#
+# `open_cells` looks for the raw counts, in `layers` (`counts`, `raw_counts`, `raw`, `umi`), then `X`, then `raw`, and
+# takes the first that *are* counts. It reads no more than it needs, so a file larger than your memory is no matter.
+
+# %%
+for source in (tenx, data):
+    found = scfm.open_cells(source)
+    print(f"{found.name}: {found.shape[0]:,} cells x {found.shape[1]:,} genes, counts in {found.where}")
+    print("   cells:", ", ".join(found.obs.index[:2]), "  genes:", ", ".join(found.symbols[:4]))
+
+# %% [markdown]
+# **Read the last line each time you open new data.** Do the cells look like cells and the genes like genes? You will
+# see below why.
+#
+# Most data are refused at the first try, so let us be refused on purpose. Each message has three parts: what was
+# found, why it cannot be used, what to do.
+
+
+# %%
+def said(source):
+    """What the library says to cells: reads them all, as training would."""
+    try:
+        opened = scfm.open_cells(source)
+        for _ in opened.chunks():
+            pass
+        print(f"accepted: {opened.shape[0]} cells x {opened.shape[1]} genes, counts in {opened.where}")
+    except scfm.InputError as error:
+        print("refused:", error)
+
+
+said(example)
+
+# %% [markdown]
+# **Normalised values.** The commonest case: somebody ran `normalize_total` and `log1p`, and kept nothing else.
+
+# %%
+import scanpy as sc
+
+normalised = example.copy()
+sc.pp.normalize_total(normalised, target_sum=1e4)
+sc.pp.log1p(normalised)
+said(normalised)
+
+# %% [markdown]
+# Why so strict? The model learns by splitting a cell's *molecules*, and there is no such thing as 0.3 molecules. If
+# the counts are still in the file, in a layer with a name of its own, say which:
+
+# %%
+normalised.layers["from_sequencer"] = example.X
+print(scfm.open_cells(normalised, layer="from_sequencer").where)
+
+# %% [markdown]
+# **Scaled values** have mean 0, so half of them are negative.
+
+# %%
+scaled = example.copy()
+scaled.X = np.asarray(scaled.X - scaled.X.mean(axis=0))
+said(scaled)
+
+# %% [markdown]
+# **No names of genes.** A matrix that lost its names on the way has columns 0, 1, 2, and so on. Training would run.
+# But nobody could ever use the model on other cells, since nobody knows which gene is which.
+
+# %%
+said(ad.AnnData(example.X, obs=example.obs))
+
+# %% [markdown]
+# **The same gene twice, the same cell twice, an empty cell:**
+
+# %%
+twice = example.copy()
+twice.var_names = ["RBP7", "RBP7", *example.var_names[2:]]
+said(twice)
+twice = ad.concat([example, example[:1]])  # one cell again
+said(twice)
+
+# %%
+empty = example.copy()
+empty.X = sp.diags([0, *[1] * 699], dtype=np.float32) @ example.X  # the first cell loses all
+said(empty)
+
+# %% [markdown]
+# **Cells in columns.** Many tables of the field have a row for each gene. Read as they are, genes become cells:
+
+# %%
+sideways = example.T.copy()
+said(sideways)
+print("'genes':", ", ".join(sideways.var_names[:3]))
+
+# %% [markdown]
+# If this was accepted, look again: 765 cells, with barcodes for genes! The numbers alone cannot tell, since they are
+# perfectly good counts. A person sees it at once, in the names. The remedy is `adata = adata.T.copy()`.
+#
+# What no check can be sure of, then:
+#
+# * **cells in columns**, or genes of another species;
+# * values that were **normalised and then rounded**: whole numbers, but no counts. Real counts have many ones, and
+# library sizes that differ between cells;
+# * the **same cell under two names**, from files that overlap;
+# * two cells in one droplet (*doublets*) and molecules that float in from broken cells (*ambient RNA*): tools for them
+# are Scrublet and SoupX. Use them before you come here.
+#
+# **Exercise 8.1** (medium, 8 minutes). Four data sets come to your surgery. All of them are accepted. Give each a
+# finding: `"healthy"`, `"cells in columns"`, `"normalised, then rounded"` or `"cells there twice"`.
+
+# %%
+from scfm_lib.lessons.lesson_08 import patients
+
+ward = patients()  # "A", "B", "C", "D"
+for name, patient in ward.items():
+    print(name, patient.shape)
+
+# %%
+answer = ...  # {"A": "...", "B": "...", "C": "...", "D": "..."}
+exercises.check("8.1", answer)
+
+# %% [markdown]
+# ## 3. Which cells are good enough?
+#
+# Three figures per cell tell most: how many molecules, how many genes, and which share of the molecules is
+# mitochondrial (high in dying cells). The last one needs the `MT-` genes in the data.
+
+# %%
+checked = scfm.read_adata(data)
+counts = checked.layers["counts"]  # (cells, genes)
+quality = pd.DataFrame({"molecules": np.asarray(counts.sum(axis=1)).ravel(), "genes": np.diff(counts.indptr)})
+print(quality.describe().loc[["min", "50%", "max"]].astype(int))
+mito = [gene for gene in checked.var_names if gene.upper().startswith("MT-")]
+print("mitochondrial genes:", ", ".join(mito) or "none")
+
+# %%
+config = scfm.load_config("minimal")
+figure, axes = plt.subplots()
+axes.scatter(quality["molecules"], quality["genes"], s=8, color=BLUE)
+axes.axhline(config.data.preprocessing.min_genes, color=ORANGE, label="min_genes: cells below are left out")
+axes.set(xlabel="molecules of a cell", ylabel="genes it expresses", ylim=0)
+axes.set_title("Each dot is a cell; poor cells lie at the bottom left", fontsize=11)
+axes.legend(frameon=False, loc="lower right")
+plt.show()
+
+# %% [markdown]
+# *Figure: a dot for each cell, molecules across and genes expressed upwards; genes rise with molecules. A line at 100
+# genes marks the least a cell needs. In the example every cell lies well above it.*
+#
+# The example was cleaned and cut to 765 genes by those who published it, so nothing falls out. In your own data the
+# cloud usually has a tail at the bottom left; put the line where the tail begins, with
+# `--set data.preprocessing.min_genes=200`, and write in the paper where you put it.
+#
+# `prepare` does it, chooses the genes, and reports in sentences what it kept. Held-out cells take no part in the
+# choice.
+
+# %%
+quick = {"model.n_genes": 300, "training.num_epochs": 8}  # so that the example is done in seconds
+config = scfm.load_config("minimal", {} if my_data else quick)
+folder = mine / f"store_{Path(data).stem}_{config.model.n_genes}"
+store = scfm.open_store(folder) if folder.exists() else scfm.prepare([data], config, folder)
+print("\n".join(store.report))
+
+# %% [markdown]
+# **Read this report to the end.** "SMALLER VOCABULARY", "cells left out" or a low share of matched genes are where
+# surprises begin.
+#
+# ## 4. How long will it take?
+#
+# Before you train, ask. A few real steps on your own cells are timed, and the rest follows.
+
+# %%
+full = scfm.load_config("minimal")  # with all its epochs
+guess = scfm.estimate(full, data=data, seconds=2)
+low, typical, high = (guess["seconds"][key] / 60 for key in ("low", "typical", "high"))
+print(f"{guess['parameters']:,} parameters, {full.training.num_epochs} epochs of {guess['cells']:,} cells")
+print(f"on this machine {low:.1f} to {high:.1f} minutes, typically {typical:.1f}")
+print(f"memory: {guess['memory_bytes']['total'] / 1e6:.0f} MB of {guess['memory_available'] / 1e9:.0f} GB")
+
+# %% [markdown]
+# Another computer, or more time than you have? `scfm.estimate(full, data=data, gpu="T4")` answers for a card,
+# `scfm estimate --deadline 30min --data my.h5ad` finds what fits.
+#
+# **Exercise 8.2** (medium, 6 minutes). You have 1,200 cells of four donors, 300 each. One donor is kept apart as the
+# final test, so 900 cells are left to train with. Make a config from the smallest preset that holds out a tenth of
+# them, keeps batches of 32 cells, and takes about 1,500 steps. `answer = scfm.load_config(preset, {...})`
+
+# %%
+answer = ...
+exercises.check("8.2", answer)
+
+# %% [markdown]
+# ## 5. Train, then embed
+#
+# `resume="auto"` makes this cell safe to run again: it goes on where it stopped, also after Colab has thrown you out.
+# It keeps to the data and config with which the run began; for others, give another `run_dir`.
+
+# %%
+def trained(name, config, source):
+    """The run of that name: loaded if it is there, else trained."""
+    where = mine / f"run_{name}_{config.model.n_genes}_genes_{config.training.num_epochs}_epochs"
+    return scfm.train(config, source, run_dir=where, resume="auto", verbose=False, tensorboard=False)
+
+
+run = trained(Path(data).stem, config, folder)  # from the store that we prepared
+print("finished:", run.finished, "  steps:", run.step)
+
+# %% [markdown]
+# Each cell now gets its vector. The counts, layers and labels stay as they are; `obsm["X_scfm"]` comes on top, where
+# scanpy and its relatives look for it.
+
+# %%
+checked.obsm["X_scfm"] = scfm.embed(run.model, checked)
+print(checked.obsm["X_scfm"].shape, checked.obsm["X_scfm"].dtype)
+
+# %%
+out = mine / f"{Path(data).stem}_with_vectors.h5ad"
+checked.write_h5ad(out)
+print("written:", out.name)
+
+# %% [markdown]
+# In a terminal the last three steps are `scfm train --data_path my.h5ad --run-dir runs/mine` and
+# `scfm embed runs/mine my.h5ad --out with_vectors.h5ad`. Then, for example, `sc.pp.neighbors(adata, use_rep="X_scfm")`
+# goes on from there, to clusters, a UMAP or a trajectory.
+
+# %% [markdown]
+# ## 6. Was it worth it?
+#
+# ### With labels
+#
+# Is there a column with cell types? Write its name here; the model has not seen it, and never will.
+
+# %%
+label_key = "cell_type"
+labelled = label_key in checked.obs
+print("columns of obs:", ", ".join(checked.obs.columns) or "none")
+print("labels found:", labelled)
+
+# %% [markdown]
+# The same probes judge the model, PCA and the model before training (its random and its PCA start): see notebook 06.
+# `scvi=True` adds scVI where it is installed, and takes a minute more.
+
+# %%
+result = scfm.evaluate(run.checkpoint, data, label_key=label_key, scvi=False) if labelled else None
+
+# %%
+from scfm_lib.report import table_text, verdict
+
+if labelled:
+    print("All cells\n" + table_text(result["embeddings"]))
+    print("\nHeld-out cells\n" + table_text(result["held_out"]))
+    print("\n" + verdict(result["embeddings"]))
+
+# %% [markdown]
+# READ_TABLE
+#
+# The table, its figures, the config and the versions go into one HTML file, `report/report.html` in the run's folder,
+# which you can send to a colleague.
+
+# %%
+from IPython.display import Image, display
+
+if labelled:
+    report = scfm.write_report(result, run.checkpoint, run.dir / "report")
+    print("written:", ", ".join(sorted(file.name for file in report.parent.iterdir())))
+
+# %%
+if labelled:
+    display(Image(report.parent / "scores.png", width=700))
+
+# %% [markdown]
+# *Figure: a line for each score from 0 to 1, and on it a dot for each method: PCA, the untrained model, the model at
+# its start, and the trained model. The rightmost dot is the best; the table above has the numbers.*
+#
+# ### Without labels
+#
+# No labels is the usual state of new data. Less can be said then, but not nothing.
+#
+# **First: does it predict cells that it never saw?** The loss on held-out cells needs no label. Beside it stands the
+# same model before training, from random numbers and from the PCA start, which also knows how common each gene is.
+
+# %%
+from scfm_lib.checkpoint import load_checkpoint
+from scfm_lib.evaluate import models
+from scfm_lib.train import validation_loss
+
+stages = models(load_checkpoint(run.checkpoint), run.config)
+losses = {name: validation_loss(model, store, config.training, "cpu", "fp32") for name, model in stages.items()}
+for name, loss in losses.items():
+    print(f"{name:10} {loss:.2f} nats per molecule")
+
+# %% [markdown]
+# A lower loss means that half a cell tells more about its other half. It does not say that the vectors separate what
+# *you* care about.
+#
+# **Second: does a cell look like itself?** Toss a coin for each molecule of a held-out cell: two halves, two samples
+# of the same cell. Embed both. Is a half's nearest neighbour, among all other halves, its own? Here PCA can compete.
+
+# %%
+from scfm_lib.cells import held_out
+
+out_of_it = held_out(checked.obs_names, config.data.validation_fraction, config.data.split_seed)
+whole = counts[out_of_it].toarray().astype(int)
+coins = np.random.default_rng(0).binomial(whole, 0.5)
+halves = [ad.AnnData(sp.csr_matrix(half.astype(np.float32)), var=checked.var) for half in (coins, whole - coins)]
+print(len(whole), "held-out cells, twice, with", int(coins.sum()), "and", int((whole - coins).sum()), "molecules")
+
+# %%
+from scfm_lib.evaluate import pca_embedding
+
+learned_from = ad.AnnData(counts[~out_of_it], var=checked.var)
+everyone = ad.concat([learned_from, *halves], index_unique="-", keys=["whole", "a", "b"])
+everyone.layers["counts"] = sp.csr_matrix(everyone.X)
+known = np.arange(everyone.n_obs) < learned_from.n_obs  # PCA learns from these alone
+vectors = {"PCA": pca_embedding(everyone, known, config)[~known]}
+for name in ("untrained", "start", "trained"):
+    vectors[f"model, {name}"] = scfm.embed(stages[name], everyone[~known])
+
+# %%
+from sklearn.neighbors import NearestNeighbors
+
+
+def finds_itself(both):
+    """The share of cells whose half A has its own half B as nearest of all halves B: (2 n, d) -> 0 to 1."""
+    half_a, half_b = np.split(both, 2)
+    nearest = NearestNeighbors(n_neighbors=1).fit(half_b).kneighbors(half_a, return_distance=False)[:, 0]
+    return (nearest == np.arange(len(nearest))).mean()
+
+
+found = {name: finds_itself(both) for name, both in vectors.items()}
+for name, share in found.items():
+    print(f"{name:17} {share:.2f}    (by chance {1 / len(whole):.3f})")
+
+# %% [markdown]
+# READ_HALVES
+#
+# **Third: markers.** Cluster the vectors (`sc.tl.leiden`), list each cluster's strongest genes
+# (`sc.tl.rank_genes_groups`), and see whether they are those of a cell type that you know. That makes labels, by
+# your own hand. But do not then score the model with labels that you made from its own clusters: it would win a race
+# in which it is the referee.
+
+# %% [markdown]
+# ## 7. Several batches
+#
+# Cells of two days, two machines or two hospitals differ for reasons that have nothing to do with biology. Two things
+# are wanted, and they pull apart: batches should **mix**, cell types should **stay apart**. Mixing everything with
+# everything would be perfect in the first sense, and useless.
+#
+# We simulate cells, so that we know the truth: 4 types, 2 batches, and each batch shifts all genes.
+
+# %%
+two = scfm.simulate(500, 200, n_types=4, n_batches=2, batch_effect=0.5, depth=800, seed=8)
+print(pd.crosstab(two.obs["cell_type"], two.obs["batch"]))
+
+# %%
+both = scfm.load_config("minimal", {"model.n_genes": 200, "training.num_epochs": 8})
+both.data.preprocessing.min_genes = 20  # the simulated cells have few genes
+batch_run = trained("two_batches", both, two)
+judged = scfm.evaluate(batch_run.checkpoint, two, batch_key="batch", scvi=False)
+
+# %% [markdown]
+# `batch_mixing` looks at each cell's 15 nearest neighbours: how many are of the other batch, over what chance would
+# give? 0 is two islands, 1 is perfectly mixed.
+
+# %%
+shown = pd.DataFrame({name: row for name, row in judged["embeddings"].items() if row}).T
+print(shown[["knn_f1", "silhouette", "batch_mixing"]].round(2))
+
+# %%
+figure, axes = plt.subplots(figsize=(6.5, 3.2))
+for (name, row), mark in zip(shown.iterrows(), "osD^", strict=True):
+    axes.plot(row["batch_mixing"], row["knn_f1"], mark, markersize=11, alpha=0.8, label=name)
+axes.set(xlabel="batch mixing (1: mixed)", ylabel="types told apart (kNN F1)", xlim=(-0.03, 1.03), ylim=(0, 1.05))
+axes.set_title("Wanted: the upper right corner", fontsize=11)
+axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+plt.show()
+
+# %% [markdown]
+# *Figure: one mark for each method; across, how well batches mix; upwards, how well cell types are told apart. The
+# upper right corner would be perfect. The table above has the numbers.*
+#
+# READ_BATCH
+#
+# **Exercise 8.3** (easy, 4 minutes). Why "over what chance would give"? Take batches of 900 and 100 cells that are
+# perfectly mixed. What share of a cell's neighbours is of the other batch, on average over all cells?
+
+# %%
+answer = ...
+exercises.check("8.3", answer)
+
+# %% [markdown]
+# ## 8. Few cells
+#
+# A model has to learn from data what PCA has built in. How few is too few? We train on 150 cells, and judge both
+# on them.
+
+# %%
+few = example[np.random.default_rng(8).permutation(example.n_obs)[:150]].copy()
+few_config = scfm.load_config("minimal", {"model.n_genes": 300, "training.num_epochs": 20})
+few_run = trained("few", few_config, few)
+few_result = scfm.evaluate(few_run.checkpoint, few, scvi=False)
+few_scores = pd.DataFrame({name: row for name, row in few_result["embeddings"].items() if row}).T
+
+# %%
+print(few_scores[["knn_f1", "logistic_f1", "silhouette"]].round(2))
+
+# %% [markdown]
+# READ_FEW
+#
+# ## 9. Another species
+#
+# The model knows genes by name. It was not told that there is a human: trained from scratch, it takes **your data's
+# own genes** for its vocabulary, so mouse, fish or fly are all the same to it. Nothing human is carried over.
+#
+# But a model trained on human cells cannot read a mouse. Mouse symbols are spelled `Cd3d` where human ones are `CD3D`.
+# As a stand-in we respell the example's genes. (The counts stay human. Real mouse cells would differ in more than
+# spelling.)
+
+# %%
+mouse = example.copy()
+mouse.var_names = mouse.var_names.str.capitalize()
+said(mouse)  # fine to train on
+try:
+    scfm.embed(run.model, mouse)
+except scfm.InputError as error:
+    print("refused by the model of human cells:", error)
+
+# %% [markdown]
+# Whether genes match is decided by name, case included. A few names are the same in both spellings; which share is
+# needed is a tenth.
+
+# %%
+from scfm_lib.genes import match_genes
+
+upper = mouse.copy()
+upper.var_names = upper.var_names.str.upper()
+for name, there in (("mouse spelling", mouse), ("upper case", upper)):
+    columns = match_genes(run.model.symbols, run.model.ensembl, scfm.open_cells(there))
+    print(f"{name:15} {(columns >= 0).sum():>4} of {len(columns)} genes matched")
+
+# %% [markdown]
+# In upper case nearly all match, and `embed` would run without a word. **That is a trap**: the same spelling is no proof
+# of the same gene, and the same gene need not be expressed alike. If you must cross species, map one-to-one
+# *orthologs* with a table from Ensembl BioMart, say how many genes were lost, and show that known types agree. Better:
+# train on the mouse.
+#
+# ## 10. Whole donors
+#
+# The library holds out *cells*. That answers: "does it work on more cells of these donors?" A paper mostly claims
+# something else: "does it work on new donors?" The two can be far apart. Here are six donors with **no disease at
+# all**; we call three of them ill. Each donor differs a little from the others, as people do.
+
+# %%
+people = scfm.simulate(600, 200, n_types=1, n_batches=6, batch_effect=0.3, depth=800, seed=1)
+donors = people.obs["batch"].astype(str).str.replace("batch", "donor").to_numpy()
+ill = np.isin(donors, ["donor 0", "donor 1", "donor 2"])
+values = np.log1p(people.X.toarray() / people.X.sum(axis=1).reshape(-1, 1) * 1e4)
+print(values.shape, "  cells called ill:", int(ill.sum()))
+
+# %%
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold, LeaveOneGroupOut, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+probe = make_pipeline(PCA(20, random_state=0), LogisticRegression(max_iter=1000))
+by_cell = cross_val_score(probe, values, ill, cv=KFold(6, shuffle=True, random_state=0)).mean()
+by_donor = cross_val_score(probe, values, ill, cv=LeaveOneGroupOut(), groups=donors).mean()
+print(f"'ill' recognised, random cells held out: {by_cell:.2f};  whole donors held out: {by_donor:.2f}")
+
+# %% [markdown]
+# READ_DONOR
+#
+# With this library: take the donors out *before* you train, and evaluate on them alone.
+#
+# ```python
+# test = whole_donors(adata.obs["donor"].to_numpy(), number=2, seed=0)
+# run = scfm.train(config, adata[~test].copy())
+# vectors = scfm.embed(run.model, adata[test].copy())   # donors that touched nothing
+# ```
+#
+# **Exercise 8.4** (medium, 8 minutes). Write `whole_donors(donors, number, seed)`: a mask `(cells,)` that is True for
+# all cells of `number` donors, drawn at random by the seed. Then `answer = whole_donors`.
+
+# %%
+answer = ...
+exercises.check("8.4", answer)
+
+# %% [markdown]
+# ## 11. What to report
+#
+# Somebody else must be able to do it again and to judge it. All of that lies in the run: write it from there, not
+# from memory.
+
+# %%
+import textwrap
+
+from scfm_lib.formulas import parameters
+from scfm_lib.versions import versions
+
+
+def methods(run, store, result=None):
+    """A methods paragraph, written from a run, its store, and its scores if it was judged."""
+    c, v, held = run.config, versions(), int(store.held_out.sum())
+    text = (
+        f"We trained scfm-workbook {v['scfm-workbook']} (Python {v['python']}, PyTorch {v['torch']}, scanpy "
+        f"{v['scanpy']}) from scratch on {len(store) - held:,} cells; {held:,} ({c.data.validation_fraction:.0%} "
+        f"by a hash of the cell's name, split seed {c.data.split_seed}) were held out of the choice of genes, the start "
+        f"and training. Cells with fewer than {c.data.preprocessing.min_genes} genes were left out. The vocabulary were "
+        f"{len(store.symbols):,} genes. The model had {sum(parameters(c.model).values()):,} parameters "
+        f"({c.model.num_layers} layers of width {c.model.hidden_dim}, {c.model.num_heads} heads) and took {run.step:,} "
+        f"steps of {c.training.batch_size * c.training.gradient_accumulation_steps} cells ({c.training.num_epochs} "
+        f"epochs, AdamW, learning rate {c.training.learning_rate}, seed {c.training.seed}). No labels were used. "
+    )
+    if result:
+        scores = {name: row["knn_f1"] for name, row in (result["held_out"] or {}).items() if row}
+        text += "kNN macro-F1 on held-out cells: " + ", ".join(f"{k} {s:.3f}" for k, s in scores.items()) + ". "
+        text += f"{result['protocol']} "
+    return textwrap.fill(text + "One seed.", 100)
+
+
+# %%
+print(methods(run, store, result))
+
+# %% [markdown]
+# The last two words are the confession of this notebook. For a paper train at least three times
+# (`--set training.seed=1`, `2`, ...; the split has its own seed, so the same cells stay held out), and give mean and
+# standard deviation. Add what the run cannot know: where the cells come from, their accession number, how they were
+# dissociated and sequenced, who labelled them and from what.
+#
+# ### The checklist
+#
+# *Before training*
+#
+# - [ ] Raw counts, genes in columns; I looked at the names of cells and genes.
+# - [ ] No cell is there twice; doublets and ambient RNA are dealt with, or it is said that they are not.
+# - [ ] I know what the labels were made from. (Clusters of a PCA favour PCA.)
+# - [ ] I read the report of `prepare` to the end, and asked `estimate` for the time.
+# - [ ] If I will claim something of new donors, whole donors are kept apart.
+#
+# *After training*
+#
+# - [ ] The loss on held-out cells has fallen, and has not begun to rise again.
+# - [ ] The table stands beside PCA, scVI and the model before training, losses included.
+# - [ ] Batches: mixing *and* types, never one alone.
+# - [ ] I did not choose the seed, the epochs or the score by the table that I report.
+#
+# *In the paper*
+#
+# - [ ] Cells, genes, what was left out and why; held-out cells or donors, and by which rule.
+# - [ ] Config, versions, seeds, with mean and spread; hardware and hours.
+# - [ ] Scores of the baselines from the same cells; a sentence on where the model loses.
+# - [ ] Data accession, code, and the checkpoint (notebook 07 shows how to share it).
+
+# %% [markdown]
+# ## Key takeaways
+#
+# * One line brings your cells here; the library finds the counts, and refuses what are none, with a way out.
+# * Whole numbers are not always counts, and rows are not always cells: look at names, sums and repeated rows.
+# * Without labels you may speak of held-out loss and of cells that look like themselves, not of cell types.
+# * With few cells PCA is hard to beat, and it takes a second. Try it first, and report it always.
+# * A model learns batches too, unless something tells it not to. Measure mixing and types together.
+# * Held-out cells of known donors are not new donors.
+#
+# ## Quiz
+
+# %%
+exercises.quiz("8.a")
+
+# %%
+# exercises.quiz("8.a", "b")  # your answer
+
+# %%
+exercises.quiz("8.b")
+
+# %%
+# exercises.quiz("8.b", "b")  # your answer
+
+# %%
+exercises.quiz("8.c")
+
+# %%
+# exercises.quiz("8.c", "b")  # your answer
+
+# %%
+exercises.quiz("8.d")
+
+# %%
+# exercises.quiz("8.d", "b")  # your answer
+
+# %% [markdown]
+# ## What next
+#
+# That was the last lesson; from here on it is your cells that teach. Go back to
+# [06 Evaluation](06_evaluation.ipynb) when you doubt a score, to [07 Scaling up](07_scaling_up.ipynb) when your data
+# outgrow this computer, and to [01 Hardware check](01_hardware_check.ipynb) on the next one. `CONTRIBUTING.md` has the
+# measurements behind each decision, for those who want to change one.
