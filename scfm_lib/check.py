@@ -43,6 +43,8 @@ def best_target(found: dict[str, Any]) -> tuple[Target, str]:
         free = gpu["memory_free"] if gpu["memory_free"] is not None else gpu["memory_total"]
         return Target(gpu["name"], gpu["device"], free, card=_known(gpu)), "a kernel ran on it"
     failed = [f"{gpu['name']}: {gpu['problem']}" for gpu in found["gpus"]]
+    if "tpu" in found["platform"]["places"]:
+        failed.append("a TPU was chosen, which this project cannot use: choose a T4 GPU in the notebook's settings")
     name = f"CPU, {found['cpu']['usable_cores']} cores"
     return Target(name, "cpu", found["memory_bytes"]["available"]), "; ".join(failed) or "there is no GPU"
 

@@ -80,12 +80,14 @@ def _words(file: Path, lines: bool = False) -> list[str]:
 
 
 def places() -> list[str]:
-    """Which of colab, kaggle, wsl, container this is."""
+    """Which of colab, kaggle, tpu (a machine with one), wsl, container this is."""
     version = " ".join(_words(ROOT / "proc/version")).lower()
     cgroup = " ".join(_words(ROOT / "proc/self/cgroup"))
     found = {
         "colab": "COLAB_RELEASE_TAG" in os.environ,
         "kaggle": "KAGGLE_KERNEL_RUN_TYPE" in os.environ,
+        "tpu": any(os.environ.get(name) for name in ("TPU_WORKER_ID", "TPU_NAME", "COLAB_TPU_ADDR"))
+        or any((ROOT / "dev").glob("accel[0-9]*")),
         "wsl": "microsoft" in version,
         "container": (ROOT / ".dockerenv").exists()
         or (ROOT / "run/.containerenv").exists()

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import scfm_lib as scfm
 from scfm_lib import monitor
 from scfm_lib.cli import main
 from scfm_lib.config import parse_overrides, with_changes
+from scfm_lib.dashboard import dashboard, follow
 from scfm_lib.doctor import diagnose, doctor, doctor_text
 from scfm_lib.monitor import read_metrics
 from scfm_lib.store import Store
@@ -36,7 +38,7 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch, cells_per_second: float) -> None:
 
 
 def test_a_healthy_run_is_called_healthy(cells, tiny, tmp_path) -> None:
-    run = scfm.train(tiny, cells, run_bir=tmp_path / "run", verbose=False)
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
     found = doctor(run.dir)
     assert found["healthy"], doctor_text(found)
     assert found["findings"] == found["notes"] == []
@@ -45,7 +47,7 @@ def test_a_healthy_run_is_called_healthy(cells, tiny, tmp_path) -> None:
 
 def test_a_starving_loader_is_named_and_the_advice_helps(cells, tiny, tmp_path, monkeypatch) -> None:
     slow_disk(monkeypatch, 100)
-    run = scfm.train(tiny, cells, run_bir=tmp_path / "run", verbose=False)
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
     found = doctor(run.dir)
     assert causes(found) == ["loader"]
     figures, (finding,) = found["figures"], found["findings"]
@@ -57,7 +59,7 @@ def test_a_starving_loader_is_named_and_the_advice_helps(cells, tiny, tmp_path, 
 
 def test_a_tiny_batch_is_named(cells, tiny, tmp_path) -> None:
     tiny.training.batch_size, tiny.training.num_epochs = 2, 1
-    found = doctor(scfm.train(tiny, cells, run_bir=tmp_path / "run", verbose=False, max_steps=20).dir)
+    found = doctor(scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, max_steps=20).dir)
     assert causes(found) == ["tiny batch"]
     assert found["findings"][0]["set"] == ["training.batch_size=32"]
     assert "2 cells" in found["findings"][0]["evidence"]
@@ -66,7 +68,7 @@ def test_a_tiny_batch_is_named(cells, tiny, tmp_path) -> None:
 def test_both_are_named_together(cells, tiny, tmp_path, monkeypatch) -> None:
     slow_disk(monkeypatch, 20)
     tiny.training.batch_size = 2
-    run = scfm.train(tiny, cells, run_bir=tmp_path / "run", verbose=False, max_steps=10)
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, max_steps=10)
     assert causes(doctor(run.dir)) == ["loader", "tiny batch"]
 
 
@@ -187,3 +189,33 @@ def test_a_run_without_times_is_told_what_to_do(tmp_path, monkeypatch, capsys) -
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 5.0, "cells_per_second": 300.0}\n')
     code, _, err = command(monkeypatch, capsys, tmp_path)
     assert (code, "no step was timed" in err) == (2, True)
+
+
+def test_the_dashboard_draws_what_there_is(trained, tmp_path) -> None:
+    here = dashboard(trained.dir)
+    titles = [axes.get_title() for axes in here.axes if axes.get_visible()]
+    assert len(titles) == 6
+    assert not any("GPU" in title for title in titles)
+    loss = here.axes[0].lines[0].get_ydata()
+    assert list(loss) == [row["loss"] for row in trained.history if "loss" in row]
+    on_card = [axes.get_title() for axes in dashboard(MADE_UP / "run_b").axes if axes.get_visible()]
+    assert {"GPU busy (%)", "GPU memory (GB)"} <= set(on_card)
+    assert dashboard(tmp_path / "not yet").get_suptitle() == "no step logged yet"
+
+
+def test_it_follows_a_run_until_its_last_row(tmp_path, monkeypatch) -> None:
+    pictures: list[str] = []
+    handle = types.SimpleNamespace(update=lambda figure: pictures.append(figure.get_suptitle()))
+    monkeypatch.setattr("IPython.display.display", lambda figure, display_id: handle)
+    lines = (MADE_UP / "run_b" / "metrics.jsonl").read_text().splitlines(keepends=True)
+
+    def write_a_line_and_say_whether_it_was_the_last() -> bool:
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write(lines.pop(0))
+        return not lines
+
+    follow(tmp_path, write_a_line_and_say_whether_it_was_the_last, every=0.01)
+    assert pictures[0].startswith("step 1,")
+    assert pictures[-1].startswith("step 8,")
+    with pytest.raises(scfm.InputError, match="every = 0"):
+        follow(tmp_path, lambda: True, every=0)

@@ -182,3 +182,15 @@ def test_the_machine_is_read_without_torch() -> None:
     """So that a notebook can set the threads before torch is imported."""
     code = "import sys; from scfm_lib.machine import usable_cores; usable_cores(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_tpu_chosen_by_mistake_is_said(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(machine, "ROOT", stub_linux(tmp_path, {"dev/accel0": ""}))
+    assert "tpu" in machine.places()
+    monkeypatch.undo()
+    stub_driver(monkeypatch, None, found=False)
+    monkeypatch.setenv("TPU_WORKER_ID", "0")
+    found = check()
+    assert "tpu" in found["platform"]["places"]
+    assert "choose a T4 GPU" in found["target"]["why"]
+    assert "choose a T4 GPU" in check_text(found)

@@ -1,5 +1,6 @@
 """What people install is what was tested."""
 
+import ast
 import json
 import re
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+import scfm_lib as scfm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -90,3 +93,48 @@ def test_one_direction_no_cycles() -> None:
     for path in (ROOT / "scfm_lib").glob("*.py"):
         for imported in re.findall(r"from \.(\w+) import", path.read_text()):
             assert order.index(imported) < order.index(path.stem), f"{path.stem} imports {imported}"
+
+
+def test_nothing_that_windows_lacks() -> None:
+    lacking = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "posix", "syslog"}
+    calls = {
+        "fork",
+        "setsid",
+        "getuid",
+        "geteuid",
+        "mkfifo",
+        "kill",
+        "SIGKILL",
+        "SIGUSR1",
+        "SIGALRM",
+        "uname",
+        "rename",
+    }
+    for path in (ROOT / "scfm_lib").rglob("*.py"):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                assert not lacking & {name.name for name in node.names}, path.name
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in ("os", "signal")
+            ):
+                assert node.attr not in calls, f"{path.name}: {node.value.id}.{node.attr}"
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("read_text", "write_text"):
+                words = {word.arg for word in node.keywords}
+                assert "encoding" in words, f"{path.name}:{node.lineno} text in whatever encoding Windows has"
+
+
+def test_no_workers_unless_asked_since_windows_starts_them_slowly() -> None:
+    for preset in ("minimal", "default", "large"):
+        assert scfm.load_config(preset).training.num_workers == 0
+
+
+def test_the_readmes_lines_for_windows_are_the_makefiles() -> None:
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for line in ("pip install -c constraints.txt torch ", "pip install -c constraints.txt -e ."):
+        assert line in readme
+    assert "--constraint constraints.txt" in makefile
+    assert "$(INSTALL) torch\n" in makefile
+    assert "$(INSTALL) --editable ." in makefile
