@@ -124,6 +124,16 @@ def test_a_run_of_two_goes_on_alone_and_back(file, tmp_path) -> None:
 
 
 @pytest.mark.slow
+def test_accelerate_launch_starts_the_same_run(file, tmp_path) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # what it would ask for
+    arguments = ["--data_path", str(file), "--run-dir", str(tmp_path / "two"), *flags("training.batch_size=16")]
+    done([*launch, "-m", "scfm_lib", "train", *arguments, "--device", "cpu"])
+    alone(file, tmp_path / "one", "training.batch_size=32")
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), atol=1e-5)
+
+
+@pytest.mark.slow
 def test_accumulation_in_two_processes_sends_gradients_once_a_step(file, tmp_path) -> None:
     alone(file, tmp_path / "one", "training.batch_size=32")
     halves = flags("training.batch_size=4", "training.gradient_accumulation_steps=4")
