@@ -183,6 +183,11 @@ EXERCISES = {
         ),
         minutes=6,
         difficulty="medium",
+        wrong=(
+            "def answer(q, k, seen):\n    return (q @ k.T).masked_fill(~seen, -torch.inf).softmax(dim=-1)",
+            "def answer(q, k, seen):\n    return (q @ k.T / math.sqrt(q.shape[-1])).softmax(dim=-1)",
+            "def answer(q, k, seen):\n    return (q @ k.T / math.sqrt(q.shape[-1])).masked_fill(~seen, -torch.inf).softmax(dim=0)",
+        ),
     ),
     "3.2": Exercise(
         task="Write cell_row(block, x, seen): a block's output for [CELL] alone, (B, 1, H).",
@@ -204,6 +209,10 @@ EXERCISES = {
         ),
         minutes=12,
         difficulty="hard",
+        wrong=(
+            "def answer(block, x, seen):\n    return block(x, seen[:, None, None, :], cell_only=True)",
+            "import torch.nn.functional as F\ndef answer(block, x, seen):\n    q, k, v = block.qkv(block.attention_norm(x)).chunk(3, dim=-1)\n    q, k, v = (t.unflatten(-1, (block.num_heads, -1)).transpose(1, 2) for t in (q[:, :1], k, v))\n    mixed = F.scaled_dot_product_attention(q, k, v)\n    x = x[:, :1] + block.attention_out(mixed.transpose(1, 2).flatten(2))\n    return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))",
+        ),
     ),
     "3.3": Exercise(
         task="What does a molecule cost a model that gives 1,000 genes the same log-odds, in nats?",
@@ -213,6 +222,10 @@ EXERCISES = {
         solution="import math\n\nanswer = -math.log(1 / 1_000)",
         minutes=3,
         difficulty="easy",
+        wrong=(
+            "answer = 1 / 1_000",
+            "answer = math.log2(1_000)",
+        ),
     ),
     "3.4": Exercise(
         task="How many parameters does one block of DEFAULT have (h = 256, f = 1,024, 8 heads)?",
@@ -228,6 +241,10 @@ EXERCISES = {
         ),
         minutes=8,
         difficulty="medium",
+        wrong=(
+            "h, f = 256, 1024\nanswer = 4 * h * h + 2 * h * f",
+            "h, f = 256, 1024\nanswer = 4 * (4 * h * h + 4 * h + 2 * h * f + f + h + 4 * h)",
+        ),
     ),
 }
 

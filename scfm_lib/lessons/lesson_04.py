@@ -176,6 +176,10 @@ EXERCISES = {
         solution="import math\n\nanswer = math.ceil(5_000 / (16 * 2)) * 10",
         minutes=3,
         difficulty="easy",
+        wrong=(
+            "answer = math.ceil(5_000 / 32)",
+            "answer = math.ceil(5_000 / 16) * 10",
+        ),
     ),
     "4.2": Exercise(
         task="Write clip(gradients, max_norm): the gradients, scaled down together if their norm is above max_norm.",
@@ -192,6 +196,10 @@ EXERCISES = {
         ),
         minutes=8,
         difficulty="medium",
+        wrong=(
+            "def answer(gradients, max_norm):\n    return [g * min(1.0, max_norm / float(g.norm())) for g in gradients]",
+            "def answer(gradients, max_norm):\n    return [g.clamp(-max_norm, max_norm) for g in gradients]",
+        ),
     ),
     "4.3": Exercise(
         task="Write step_in_parts(model, optimizer, parts, max_norm): one step, its gradients from several parts.",
@@ -219,6 +227,11 @@ EXERCISES = {
         ),
         minutes=12,
         difficulty="hard",
+        wrong=(
+            "from scfm_lib.model import prediction_loss\ndef answer(model, optimizer, parts, max_norm):\n    molecules, total = sum(part.molecules for part in parts), 0.0\n    for part in parts:\n        logits = model(part.genes, part.values)\n        loss = prediction_loss(logits, part.target_genes, part.target_counts) / part.molecules / len(parts)\n        loss.backward()\n        total += loss.item()\n    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n    optimizer.step()\n    optimizer.zero_grad()\n    return total",
+            "from scfm_lib.model import prediction_loss\ndef answer(model, optimizer, parts, max_norm):\n    molecules, total = sum(part.molecules for part in parts), 0.0\n    for part in parts:\n        logits = model(part.genes, part.values)\n        loss = prediction_loss(logits, part.target_genes, part.target_counts) / molecules\n        loss.backward()\n        total += loss.item()\n    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n    optimizer.step()\n    return total",
+            "from scfm_lib.model import prediction_loss\ndef answer(model, optimizer, parts, max_norm):\n    molecules, total = sum(part.molecules for part in parts), 0.0\n    for part in parts:\n        logits = model(part.genes, part.values)\n        loss = prediction_loss(logits, part.target_genes, part.target_counts) / molecules\n        loss.backward()\n        total += loss.item()\n    optimizer.step()\n    optimizer.zero_grad()\n    return total",
+        ),
     ),
 }
 
