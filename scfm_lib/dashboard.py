@@ -3,12 +3,14 @@
 It only reads that file, so it may follow a run in another process or another notebook, and works wherever pictures do.
 """
 
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from .config import InputError
 from .monitor import read_metrics
@@ -43,6 +45,9 @@ def dashboard(run: str | Path) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         if key == "grad_norm" and points:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         elif key != "loss":
             axes.set_ylim(bottom=0)
     held_out = _points(rows, "validation_loss")
@@ -80,11 +85,17 @@ def follow(run: str | Path, done: Callable[[], bool], every: float = 1.0, most: 
     Raises:
         InputError: `every` is not above 0.
     """
-    from IPython.display import display
+    from IPython.display import Image, display
 
     if every <= 0:
         raise InputError(f"every = {every} is not a time between looks; 1.0, for example")
-    handle = display(dashboard(run), display_id=True)
+
+    def picture() -> Image:
+        png = io.BytesIO()
+        dashboard(run).savefig(png, format="png", dpi=80)
+        return Image(png.getvalue(), format="png")
+
+    handle = display(picture(), display_id=True)
     drawn, seen, ends = 1, -1, time.monotonic() + most
     file = Path(run) / "metrics.jsonl"
     try:
@@ -92,7 +103,7 @@ def follow(run: str | Path, done: Callable[[], bool], every: float = 1.0, most: 
             over = done() or time.monotonic() > ends  # asked before looking, so that the last row is drawn
             size = file.stat().st_size if file.exists() else -1
             if size != seen:
-                handle.update(dashboard(run))
+                handle.update(picture())
                 drawn, seen = drawn + 1, size
             if over:
                 return drawn

@@ -126,12 +126,11 @@ def _loader(figures: dict[str, Any], workers: int) -> dict[str, Any]:
         f"{_ms(figures['step_seconds'])}); without that {1 / (1 - min(share, 0.99)):.1f} times as fast"
     )
     wanted = max(1, min(4, cores - 1)) if workers == 0 else min(2 * workers, max(1, cores - 1))
+    do = "keep the store on a disk in this machine, not on a network drive"
     if wanted > workers:
-        do = "let other processes prepare batches while the model learns"
-        return _finding(
-            "loader", evidence, do + "; if that does not help, look at the disk", f"training.num_workers={wanted}"
-        )
-    return _finding("loader", evidence, "copy the store to a disk in this machine: all cores prepare batches already")
+        do += "; let other processes prepare batches while the model learns"
+        return _finding("loader", evidence, do, f"training.num_workers={wanted}")
+    return _finding("loader", evidence, do)
 
 
 def _tiny_batch(figures: dict[str, Any], cells: int, on_card: bool) -> dict[str, Any]:

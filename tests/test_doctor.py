@@ -46,7 +46,7 @@ def test_a_healthy_run_is_called_healthy(cells, tiny, tmp_path) -> None:
 
 
 def test_a_starving_loader_is_named_and_the_advice_helps(cells, tiny, tmp_path, monkeypatch) -> None:
-    slow_disk(monkeypatch, 100)
+    slow_disk(monkeypatch, 200)
     run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
     found = doctor(run.dir)
     assert causes(found) == ["loader"]
@@ -66,7 +66,7 @@ def test_a_tiny_batch_is_named(cells, tiny, tmp_path) -> None:
 
 
 def test_both_are_named_together(cells, tiny, tmp_path, monkeypatch) -> None:
-    slow_disk(monkeypatch, 20)
+    slow_disk(monkeypatch, 200)
     tiny.training.batch_size = 2
     run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, max_steps=10)
     assert causes(doctor(run.dir)) == ["loader", "tiny batch"]
@@ -207,7 +207,7 @@ def test_it_follows_a_run_until_its_last_row(tmp_path, monkeypatch) -> None:
     pictures: list[bytes] = []
     handle = types.SimpleNamespace(update=lambda image: pictures.append(image.data))
     monkeypatch.setattr("IPython.display.display", lambda image, display_id: handle)
-    lines = (MADE_UP / "run_b" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    lines = (MADE_UP / "run_b" / "metrics.jsonl").read_text().splitlines(keepends=True)[:4]
 
     def write_a_line_and_say_whether_it_was_the_last() -> bool:
         with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -215,7 +215,7 @@ def test_it_follows_a_run_until_its_last_row(tmp_path, monkeypatch) -> None:
         return not lines
 
     follow(tmp_path, write_a_line_and_say_whether_it_was_the_last, every=0.01)
-    assert len(set(pictures)) == 8  # a picture for each line, the last one too
+    assert len(set(pictures)) == 4  # a picture for each line, the last one too
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     with pytest.raises(scfm.InputError, match="every = 0"):
         follow(tmp_path, lambda: True, every=0)

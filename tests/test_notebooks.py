@@ -81,7 +81,7 @@ def test_one_set_up_cell_for_all(path: Path) -> None:
     repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
     first = code(path)[0].source
     assert first == code(ALL[0])[0].source
-    assert f"git clone --quiet --depth 1 {repository}" in first
+    assert f'address = "{repository}"' in first
     assert f'chdir("{repository.split("/")[-1]}/notebooks")' in first
 
 

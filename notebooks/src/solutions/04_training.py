@@ -16,12 +16,15 @@
 # %%
 # Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
 import os
+import sys
 
 if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
     if not os.path.exists("../colab_setup.sh"):
-        get_ipython().system("git clone --quiet --depth 1 https://example.org/PLACEHOLDER/scfm-workbook")
+        address = "https://example.org/PLACEHOLDER/scfm-workbook"
+        get_ipython().system(f"[ -d scfm-workbook ] || git clone --quiet --depth 1 {address}")
         os.chdir("scfm-workbook/notebooks")
     get_ipython().system("bash ../colab_setup.sh")
+    sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
 
 # %%
 from scfm_lib import exercises
