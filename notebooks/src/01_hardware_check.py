@@ -1,0 +1,340 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,src//py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · What can this machine train?
+#
+# **You will be able to** say what is in your computer and which model it can train, work out by hand what training
+# takes in memory, read an estimate of time and money, and pick a preset that you will train in notebook 04.
+#
+# | | |
+# |---|---|
+# | minutes on a 2-core CPU | 1, and about 40 for you |
+# | minutes on a T4 | not measured |
+# | needs | nothing: it runs alone |
+
+# %%
+# Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
+import os
+import sys
+
+if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+    if not os.path.exists("../colab_setup.sh"):
+        address = "https://example.org/PLACEHOLDER/scfm-workbook"
+        get_ipython().system(f"[ -d scfm-workbook ] || git clone --quiet --depth 1 {address}")
+        os.chdir("scfm-workbook/notebooks")
+    get_ipython().system("bash ../colab_setup.sh")
+    sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
+
+# %% [markdown]
+# ## 1. Threads first
+#
+# Training on a CPU is matrix products, and torch shares each of them out to *threads*, one for each core. How many
+# it may use is read once, when torch is imported. So ask for the machine before torch is there:
+
+# %%
+import sys
+
+import scfm_lib as scfm
+
+print("torch is imported:", "torch" in sys.modules)
+
+# %% [markdown]
+# `scfm.check()` looks at processor, memory, disk and graphics cards. What torch says of them it asks in a process of
+# its own, so that nothing is switched on here yet.
+
+# %% tags=["nbval-ignore-output"]
+found = scfm.check()
+print(found["cpu"]["model"], "with", found["cpu"]["usable_cores"], "cores that we may use")
+print("good number of threads:", found["threads"]["threads"])
+
+# %% [markdown]
+# More threads than cores do not help: two threads on one core share its arithmetic units. A machine that you share
+# with others (a cluster, a container) often allows you fewer cores than it has, and torch does not always notice.
+
+# %%
+os.environ.setdefault("OMP_NUM_THREADS", str(found["threads"]["threads"]))
+import torch
+
+enough = torch.get_num_threads() <= int(os.environ["OMP_NUM_THREADS"])
+print("torch keeps to that number of threads:", enough)
+
+# %% [markdown]
+# ## 2. What is in this machine
+#
+# The same as `scfm check` in a terminal. For each preset there is a verdict: can this machine do the job that the
+# hardware guide gives it (so many cells, so many epochs), and if not, what would change that?
+
+# %% tags=["nbval-ignore-output"]
+from scfm_lib.tables import check_text
+
+print(check_text(found))
+
+# %% [markdown]
+# ## 3. What takes memory: parameters
+#
+# A model is a list of numbers, its **parameters**. In training each of them is kept four times, in 4 bytes (fp32):
+# the number itself, its gradient (which way to move it), and two running averages that the AdamW optimizer keeps of
+# that gradient. By hand, for MINIMAL:
+
+# %%
+parameters = 554_856  # notebook 03 counts them layer by layer
+copies = {"parameters": 1, "gradients": 1, "optimizer": 2}
+by_hand = {name: 4 * parameters * count for name, count in copies.items()}
+print(by_hand, "bytes")
+print(f"together {sum(by_hand.values()) / 1e6:.1f} MB: 16 bytes for each parameter")
+
+# %% [markdown]
+# `scfm.estimate` says the same. We ask it for a named card, a Tesla T4 (what Colab and Kaggle give for free), so that
+# the figures do not depend on the machine that you sit at.
+
+# %%
+minimal = scfm.load_config("minimal")
+estimate = scfm.estimate(minimal, gpu="T4", cells=10_000)
+assert all(estimate["memory_bytes"][name] == size for name, size in by_hand.items())
+print("the library agrees:", estimate["parameters"], "parameters")
+
+# %% [markdown]
+# **Exercise 1.1** (easy, 3 minutes). DEFAULT has 3,780,752 parameters. How many megabytes (1 MB = 1,000,000 bytes) do
+# parameters, gradients and optimizer take together in training?
+
+# %%
+from scfm_lib import exercises
+
+answer = ...
+exercises.check("1.1", answer)
+
+# %% [markdown]
+# ## 4. What really takes memory: activations
+#
+# 9 MB would fit anywhere. But to find the gradients, the forward pass has to be kept: what every block computed for
+# every token of every cell in the batch. These **activations** grow with the cells in a batch and with the genes that
+# a cell expresses.
+
+# %%
+presets = ("minimal", "default", "large")
+kinds = ("parameters", "gradients", "optimizer", "activations", "overhead")
+sizes = {name: scfm.estimate(scfm.load_config(name), gpu="T4", cells=10_000)["memory_bytes"] for name in presets}
+for name in presets:
+    print(f"{name:8}", ", ".join(f"{kind} {sizes[name][kind] / 1e6:.0f}" for kind in kinds), "MB")
+
+# %%
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+colours = sns.color_palette("colorblind", len(kinds))
+figure, axes = plt.subplots(figsize=(7.5, 3))
+left = [0.0] * len(presets)
+for kind, colour in zip(kinds, colours, strict=True):
+    widths = [sizes[name][kind] / 1e9 for name in presets]
+    axes.barh([name.upper() for name in presets], widths, left=left, color=colour, label=kind)
+    left = [start + width for start, width in zip(left, widths, strict=True)]
+axes.invert_yaxis()
+axes.set(
+    xlabel="GB on a T4 (fp16, batches of 32 cells)", title="Most of it is activations, and what torch itself takes"
+)
+axes.legend(frameon=False, loc="upper right")
+plt.show()
+
+# %% [markdown]
+# *Figure: a bar for each preset, made of parameters, gradients, optimizer, activations and overhead in GB. In MINIMAL
+# the overhead of torch and the card's driver is the largest part, in LARGE the activations are.*
+#
+# So the batch is the lever: half the cells in a batch, about half the activations. Two cells' worth of memory do not
+# change with the length of the data set at all: cells are read from disk, a batch at a time.
+
+# %%
+rows = []
+for cells_in_batch in (8, 32, 128):
+    config = scfm.load_config("default", {"training.batch_size": cells_in_batch})
+    memory = scfm.estimate(config, gpu="T4", cells=10_000)["memory_bytes"]
+    rows.append((cells_in_batch, memory["activations"]))
+    print(f"{cells_in_batch:>4} cells in a batch: {memory['activations'] / 1e6:>6.0f} MB of activations")
+
+# %% [markdown]
+# **Exercise 1.2** (medium, 6 minutes). With batches of 32 cells DEFAULT needs the activations printed above, and 500 MB
+# that torch takes on a card, and 16 bytes for each of its 3,780,752 parameters. Assume activations grow in proportion
+# to the cells in a batch. What is the largest batch (a whole number of cells) that fits in 4 GB (4,000,000,000 bytes)?
+
+# %%
+answer = ...
+exercises.check("1.2", answer)
+
+# %% [markdown]
+# ## 5. Precision: half the bytes
+#
+# Newer hardware computes in half precision: 2 bytes instead of 4 for activations, and much faster matrix products.
+# There are two kinds. **bf16** has the range of fp32 and few digits; cards from compute capability 8.0 on have it
+# (RTX 30, A100). **fp16** has more digits and little range, so small gradients vanish unless they are scaled up first.
+
+# %%
+for number in (1e-8, 1e-4, 1.001, 70_000.0):
+    half, brain = torch.tensor(number).half().item(), torch.tensor(number).bfloat16().item()
+    print(f"{number:>9g}   fp16 {half:>12.6g}   bf16 {brain:>12.6g}")
+
+# %% [markdown]
+# fp16 loses the smallest number and cannot hold the largest; bf16 holds both, but 1.001 becomes 1. The library chooses
+# by itself: bf16 where the hardware has it, fp16 with a gradient scaler on older cards, fp32 on a CPU.
+
+# %%
+for card in ("Tesla T4", "GeForce RTX 3060", "A100 40GB"):
+    print(f"{card:17} {scfm.estimate(minimal, gpu=card, cells=10_000)['precision']}")
+
+# %% [markdown]
+# **Exercise 1.3** (easy, 3 minutes). Your gradients are about 1e-6, and you train on a T4. Which precision will the
+# library take: "fp32", "bf16" or "fp16"? And what keeps those gradients from becoming 0? Answer with two words:
+# `answer = ("precision", "what keeps them")`.
+
+# %%
+answer = ...
+exercises.check("1.3", answer)
+
+# %% [markdown]
+# ## 6. How long, how much
+#
+# An epoch is one pass over all cells. Time is epochs times cells over speed, and for a CPU the speed is measured in a
+# few seconds of real steps (`scfm.estimate(config)` without a card does that here). For a card it is computed from its
+# data sheet, so it is a range, and nobody has measured it for you: no card was at hand when this was written.
+
+# %%
+cards = ("Tesla T4", "GeForce RTX 3060", "GeForce RTX 4090")
+config = scfm.load_config("default", {"training.num_epochs": 100})
+for card in cards:
+    answer_of_library = scfm.estimate(config, gpu=card, cells=50_000)
+    seconds = answer_of_library["seconds"]
+    low, high = seconds["low"] / 60, seconds["high"] / 60
+    print(f"{card:17} {low:>4.0f} to {high:>4.0f} minutes for DEFAULT, 50,000 cells, 100 epochs")
+
+# %%
+rented = scfm.estimate(config, gpu="Tesla T4", cells=50_000)["rented"]
+for machine in rented:
+    low, high = machine["usd"]
+    print(
+        f"{machine['machine']:33} {'free' if high == 0 else f'${low:.2f} to ${high:.2f}'} (prices of {machine['priced']})"
+    )
+
+# %% [markdown]
+# **Exercise 1.4** (medium, 5 minutes). Your laptop trains 300 cells a second. 20 % of your 25,000 cells are held out, so
+# nothing is learned from them. How many hours do 50 epochs take?
+
+# %%
+answer = ...
+exercises.check("1.4", answer)
+
+# %% [markdown]
+# ## 7. Pick a preset
+#
+# Change anything and see at once what it takes, here or on a card. "use this" writes your choice to `config.yaml`;
+# notebook 04 trains it.
+
+# %% tags=["nbval-ignore-output"]
+from scfm_lib.widgets import preset_picker
+
+picker = preset_picker(found)
+
+# %% [markdown]
+# The same without a mouse, in two lines:
+
+# %%
+choice = scfm.load_config("minimal", {"training.batch_size": 16})
+print(choice.model.hidden_dim, "wide,", choice.training.batch_size, "cells in a batch")
+
+# %% [markdown]
+# ## 8. The hardware guide, claim by claim
+#
+# This workbook grew out of a guide to hardware for such models, which makes 158 claims of what is needed. Each was
+# held against a count, a measurement or an estimate; all of it is in
+# [HARDWARE.md](../HARDWARE.md). Here are its parameters and memory.
+
+# %%
+claims = {"minimal": (5e6, 10e6), "default": (25e6, 35e6), "large": (80e6, 120e6)}  # parameters, the guide's
+card_memory = {"minimal": (2, 4), "default": (6, 8), "large": (12, 16)}  # GB of a card, the guide's
+for name in presets:
+    count = scfm.estimate(scfm.load_config(name), gpu="T4", cells=10_000)["parameters"]
+    needs = sizes[name]["total"] / 1e9
+    low, high = claims[name]
+    print(f"{name:8} {count:>10,} parameters, claimed {low / 1e6:.0f} to {high / 1e6:.0f} million;", end=" ")
+    print(f"{needs:.1f} GB on a T4, claimed {card_memory[name][0]} to {card_memory[name][1]}")
+
+# %%
+figure, axes = plt.subplots(figsize=(7.5, 2.6))
+for row, name in enumerate(presets):
+    low, high = card_memory[name]
+    axes.barh(row, high - low, left=low, height=0.5, color=colours[1], label="the guide's claim" if row == 0 else None)
+    axes.plot(
+        sizes[name]["total"] / 1e9,
+        row,
+        "o",
+        color=colours[0],
+        markersize=9,
+        label="estimated here" if row == 0 else None,
+    )
+axes.set_yticks(range(3), [name.upper() for name in presets])
+axes.invert_yaxis()
+axes.set(xlim=(0, 17), xlabel="GB of a card's memory", title="Less is needed than the guide says")
+axes.legend(frameon=False, loc="upper right")
+plt.show()
+
+# %% [markdown]
+# *Figure: for each preset a dot for the estimated memory on a T4 and a bar for the guide's range. Each dot is to the left
+# of its bar.*
+#
+# Why so much less? Our model reads only the genes that a cell expresses (about 100 of 1,000), not all of them, and has
+# fewer parameters than claimed. Estimates of memory on a CPU were within 5 % of measured peaks in 22 configurations
+# (`benchmarks/memory.py`); on cards they have not been measured. What was measured for the audit is kept too:
+
+# %%
+import json
+
+from scfm_lib.places import PROJECT
+
+measured = json.loads((PROJECT / "benchmarks" / "results" / "guide.json").read_text(encoding="utf-8"))
+print("measured on", measured["cpu"], "with", measured["threads"], "threads")
+for cells, run in measured["runs"].items():
+    print(
+        f"DEFAULT, {int(cells):>7,} cells: {run['peak_bytes'] / 1e9:.1f} GB of RAM, store {run['store_bytes'] / 1e6:.0f} MB"
+    )
+
+# %% [markdown]
+# Fifty times the cells, a quarter more memory: the data stay on disk.
+#
+# ## Key takeaways
+#
+# * Set the threads before torch is imported, to the cores that you may really use.
+# * Training keeps 16 bytes for each parameter; what fills memory is activations, and they follow the batch.
+# * bf16 keeps the range, fp16 needs a scaler, and a CPU is best left at fp32 for models of this size.
+# * An estimate for hardware that nobody measured is a range. Distrust a single number, ours too.
+# * A guide's figures are claims. Count what can be counted.
+#
+# ## Quiz
+
+# %%
+exercises.quiz("1.a")
+
+# %%
+# exercises.quiz("1.a", "b")  # your answer
+
+# %%
+exercises.quiz("1.b")
+
+# %%
+# exercises.quiz("1.b", "b")  # your answer
+
+# %%
+exercises.quiz("1.c")
+
+# %%
+# exercises.quiz("1.c", "b")  # your answer
+
+# %% [markdown]
+# ## What next
+#
+# You know what your machine can do. In [02 · From counts to tokens](02_preprocessing.ipynb) you see what it will be
+# fed: how a table of counts becomes what the model reads.

@@ -1,0 +1,426 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,src//py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 02 · From counts to tokens
+#
+# **You will be able to** read a table of counts, tell a poor cell from a good one, undo differences in sequencing depth,
+# choose genes that tell cells apart, and say what exactly the model is fed: which genes, with which values, in which
+# two halves.
+#
+# | | |
+# |---|---|
+# | minutes on a 2-core CPU | 1, and about 50 for you |
+# | minutes on a T4 | not measured |
+# | needs | nothing: it runs alone |
+
+# %%
+# Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
+import os
+import sys
+
+if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+    if not os.path.exists("../colab_setup.sh"):
+        address = "https://example.org/PLACEHOLDER/scfm-workbook"
+        get_ipython().system(f"[ -d scfm-workbook ] || git clone --quiet --depth 1 {address}")
+        os.chdir("scfm-workbook/notebooks")
+    get_ipython().system("bash ../colab_setup.sh")
+    sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import scanpy as sc
+import seaborn as sns
+
+import scfm_lib as scfm
+from scfm_lib import exercises
+from scfm_lib.places import work_dir
+
+BLUE, ORANGE, GREEN = sns.color_palette("colorblind", 3)
+plt.rcParams.update({"figure.figsize": (7, 3.2), "axes.spines.top": False, "axes.spines.right": False})
+
+# %% [markdown]
+# ## 1. A table of counts
+#
+# A single-cell experiment catches some of the messenger RNA molecules of each cell, and counts them by gene. The field
+# keeps the result in an `AnnData`: `X` is the table (cells, genes), `obs` says what is known of each cell, `var` of each
+# gene. These 700 blood cells come with scanpy; `scfm.find_data("pbmc3k")` would download 2,638 others.
+
+# %%
+adata = scfm.find_data("bundled")
+print(adata.shape, "(cells, genes)")
+print(adata.obs["cell_type"].value_counts().head(4).to_string())
+
+# %%
+corner = adata[:4, ["CD74", "NKG7", "S100A8", "MS4A1", "CST3"]].to_df().astype(int)
+print(corner.to_string())
+
+# %% [markdown]
+# Whole numbers: one for each molecule that was caught. (These were restored from published logarithms by scanpy's own
+# formula, and only 765 informative genes of some 20,000 are left, so that the file is small.)
+#
+# How many of the entries are zero?
+
+# %%
+zeros = 1 - adata.X.nnz / (adata.n_obs * adata.n_vars)
+print(f"{zeros:.0%} of the entries are 0")
+print(f"PBMC3k with all its 13,714 genes: {1 - 847 / 13714:.0%} (847 genes are seen in a cell on average)")
+
+# %%
+by_type = np.argsort(adata.obs["cell_type"].astype(str).to_numpy(), kind="stable")
+figure, axes = plt.subplots(figsize=(7, 3.6))
+axes.spy(adata.X[by_type][::4, ::3], markersize=0.5, color=BLUE, aspect="auto")
+axes.set(xlabel="genes (every third)", ylabel="cells (every fourth, by type)", xticks=[], yticks=[])
+axes.set_title("Each dot is a gene that was seen in a cell; most places are empty")
+plt.show()
+
+# %% [markdown]
+# *Figure: a table drawn as dots, cells as rows sorted by type and genes as columns. Some columns are filled for all cells,
+# others only in a band of rows: genes of one cell type.*
+#
+# A zero does not say that the cell lacks the gene's RNA: most molecules are never caught. So a zero is weak evidence, and
+# storing it is a waste. The library keeps the entries that are not zero.
+
+# %% [markdown]
+# ## 2. Poor cells
+#
+# The **library size** of a cell is all its molecules together. Droplets without a whole cell have few molecules of few
+# genes; dying cells lose what is in the cytoplasm and keep their mitochondria, so much of what is left comes from
+# mitochondrial genes (their symbols begin with `MT-`).
+
+# %%
+adata.obs["library_size"] = np.asarray(adata.X.sum(axis=1)).ravel()
+adata.obs["genes_seen"] = np.asarray((adata.X > 0).sum(axis=1)).ravel()
+mitochondrial = [gene for gene in adata.var_names if gene.startswith("MT-")]
+print(adata.obs[["library_size", "genes_seen"]].median().to_string())
+print("mitochondrial genes in this small table:", ", ".join(mitochondrial))
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.2))
+left.hist(adata.obs["library_size"], bins=40, color=BLUE)
+left.set(xlabel="library size (molecules)", ylabel="cells", title="How deep was each cell read?")
+right.hist(adata.obs["genes_seen"], bins=40, color=BLUE)
+right.axvline(200, color=ORANGE, linestyle="--", label="at least 200?")
+right.set(xlabel="genes seen", title="How many genes were seen?")
+right.legend(frameon=False)
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# *Figure: two histograms. Library sizes lie between about 350 and 1,650 molecules; genes seen between 180 and 410, with a
+# dashed line at 200.*
+#
+# Where to cut is a choice, and it is yours: `min_genes` (100 by default), `min_cells` for genes (3), and
+# `max_mito_percent` (off by default). The library reports what each cut removed.
+#
+# **Exercise 2.1** (easy, 5 minutes). How many of these cells would `min_genes: 200` remove? A cell with exactly 200
+# genes stays.
+
+# %%
+answer = ...
+exercises.check("2.1", answer)
+
+# %% [markdown]
+# ## 3. Undo the depth
+#
+# One cell was read twice as deep as another: all its counts are twice as high, and nothing biological has happened. So
+# divide by the library size, and multiply by 10,000 for numbers that are easy to read: **counts per 10,000**. Then the
+# logarithm, since twice as much matters, whether it is 2 for 1 or 200 for 100; `log1p(x)` is ln(1 + x), so that 0 stays 0.
+
+# %%
+counts = adata.X.toarray()
+library_size = counts.sum(axis=1, keepdims=True)  # (cells, 1)
+by_hand = np.log1p(counts / library_size * 1e4)  # (cells, genes)
+print(by_hand.shape, f"from {by_hand.min():.2f} to {by_hand.max():.2f}")
+
+# %% [markdown]
+# The same by scanpy, and by the library (its function takes only the genes that a cell has; here we give it all):
+
+# %%
+from scfm_lib.batches import log_share
+
+normalised = sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True)
+assert np.allclose(by_hand, normalised.X.toarray(), atol=1e-4)
+assert np.allclose(by_hand, log_share(counts, library_size.ravel()), atol=1e-4)
+print("by hand, by scanpy, by the library: the same")
+
+# %% [markdown]
+# ## 4. Genes that tell cells apart
+#
+# Some genes are expressed in every cell at the same level; they teach nothing about cell types. A **highly variable**
+# gene varies more than its mean would explain: counting alone makes a gene with mean $m$ vary with variance $m$
+# (Poisson). The method `seurat_v3` fits that trend and ranks genes by what exceeds it.
+
+# %%
+ranked = sc.pp.highly_variable_genes(adata, flavor="seurat_v3", n_top_genes=300, inplace=False)
+mean, variance = counts.mean(axis=0), counts.var(axis=0)
+chosen = ranked["highly_variable"].to_numpy()
+print(
+    int(chosen.sum()),
+    "of",
+    len(chosen),
+    "genes; the first five:",
+    ", ".join(ranked.sort_values("highly_variable_rank").index[:5]),
+)
+
+# %%
+figure, axes = plt.subplots(figsize=(7, 4))
+for which, colour, label in ((~chosen, "0.6", "not chosen"), (chosen, BLUE, "300 highly variable")):
+    axes.scatter(mean[which], variance[which], s=9, color=colour, label=label, alpha=0.7)
+line = np.geomspace(mean.min(), mean.max(), 50)
+axes.plot(line, line, "--", color=ORANGE, label="counting alone: variance = mean")
+axes.set(xscale="log", yscale="log", xlabel="mean count", ylabel="variance", title="Chosen genes lie above the trend")
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# *Figure: a dot for each gene, variance over mean, both logarithmic. All follow a rising band; the chosen genes lie at its
+# upper edge, above the dashed line where variance equals mean.*
+#
+# Held-out cells must not take part in this choice: a gene list is something learned, too. The library chooses on the
+# training cells alone. The list is the model's **vocabulary**: gene number 0, 1, 2 and so on.
+
+# %% [markdown]
+# ## 5. Why only the genes that are there?
+#
+# A **token** is what a transformer reads at a time: here, one gene of one cell with its value. We could give every gene
+# of the vocabulary a token, zeros too. But in attention every token looks at every other, so the work for those looks
+# grows with the square of their number, and everything else in proportion to it.
+
+# %%
+from scfm_lib.config import ModelConfig
+from scfm_lib.formulas import training_flops
+import torch
+
+minimal = ModelConfig(n_genes=1000)
+flops = {tokens: float(training_flops(minimal, torch.tensor([tokens]))) for tokens in (100, 300, 1000)}
+for tokens, operations in flops.items():
+    print(
+        f"{tokens:>5} tokens: {operations / 1e6:>6.0f} million operations for a cell, {operations / flops[100]:.0f} x"
+    )
+
+# %%
+tokens = np.arange(50, 1001, 50)
+work = [float(training_flops(minimal, torch.tensor([int(t)]))) / 1e6 for t in tokens]
+figure, axes = plt.subplots()
+axes.plot(tokens, work, "o-", color=BLUE)
+axes.plot(tokens, work[1] / 100 * tokens, "--", color="0.5", label="if it grew in proportion")
+axes.axvline(112, color=ORANGE, linestyle=":", label="genes seen in a PBMC3k cell, of 1,000")
+axes.set(xlabel="tokens of a cell", ylabel="million operations", title="The work grows faster than the tokens")
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# *Figure: operations to train on one cell over its number of tokens, a curve that bends upwards above the dashed straight
+# line. A dotted line marks 112, the genes that are seen in a typical cell.*
+#
+# So reading only what is there is nearly ten times less work for such data, and no information is lost: that a gene is
+# *not* in the list says as much as a token with a zero.
+#
+# **Exercise 2.2** (medium, 5 minutes). A cell has 112 tokens, or 1,000 if zeros get one too. How many times more pairs of
+# tokens does attention have to score for the 1,000?
+
+# %%
+answer = ...
+exercises.check("2.2", answer)
+
+# %% [markdown]
+# ## 6. The store
+#
+# `scfm.prepare` does all of this, reads files in chunks, and writes a **store**: three arrays in CSR form on disk (which
+# genes, how many molecules, where each cell begins). The operating system reads from them what is asked for, so memory does
+# not grow with the data.
+
+# %%
+config = scfm.load_config("minimal", {"model.n_genes": 300})
+folder = work_dir() / "02_preprocessing" / "store"
+store = scfm.open_store(folder) if folder.exists() else scfm.prepare([scfm.find_data("bundled")], config, folder)
+print("\n".join(store.report))
+
+# %%
+for file in sorted(folder.glob("*.bin")):
+    print(f"{file.name:17} {file.stat().st_size:>8,} bytes")
+print(f"as a full table of 4-byte numbers: {len(store) * len(store.symbols) * 4:,} bytes")
+
+# %% [markdown]
+# A cell is a stretch of these arrays:
+
+# %%
+genes, molecules, lengths = store.rows(np.array([0]))
+print(int(lengths[0]), "genes of the vocabulary were seen in cell 0")
+print(", ".join(f"{store.symbols[g]} {m}" for g, m in list(zip(genes, molecules, strict=True))[:8]), "...")
+
+# %% [markdown]
+# ## 7. Held out, by a hash
+#
+# One cell in five is *held out*: it takes no part in choosing genes, in the start, or in training, so that it can judge
+# the model later. Which ones? A **hash** turns the cell's name and a seed into a number that looks random but is always
+# the same; a cell is held out if that falls below 20 % of the range.
+
+# %%
+from scfm_lib.cells import held_out
+
+names = adata.obs_names
+first = held_out(names, fraction=0.2, seed=0)
+grown = held_out(names.append(names + "-new"), fraction=0.2, seed=0)  # twice as many cells, later
+print(
+    f"{first.mean():.0%} held out; the same cells after the data have grown:",
+    bool((grown[: len(names)] == first).all()),
+)
+
+# %% [markdown]
+# A list of random numbers would have changed with the first cell added. Nobody has to pass lists around, and training and
+# evaluation cannot disagree.
+
+# %% [markdown]
+# ## 8. Two halves of every cell
+#
+# What is there to learn, without labels? For each molecule a coin is tossed: half A or half B. The model reads A and has
+# to predict B. The coin has no memory, so A and B share nothing but the cell they come from: noise cannot be copied from
+# one to the other (this is *count splitting*, Neufeld et al. 2022).
+
+# %%
+coins = np.random.default_rng(0)
+half_a = coins.binomial(molecules.astype(int), 0.5)
+half_b = molecules.astype(int) - half_a
+print("molecules:", int(molecules.sum()), "=", int(half_a.sum()), "+", int(half_b.sum()))
+print(
+    "genes seen in A:",
+    int((half_a > 0).sum()),
+    " in B:",
+    int((half_b > 0).sum()),
+    " in both:",
+    int(((half_a > 0) & (half_b > 0)).sum()),
+)
+
+# %% [markdown]
+# `HalfCells` does that for every cell, anew in each epoch, and puts halves of similar length into a batch, since all rows
+# of a batch are filled up to the longest (*padding*, value 0).
+
+# %%
+from scfm_lib.batches import HalfCells
+
+batches = HalfCells(store, np.flatnonzero(~store.held_out), cells_per_step=32, seed=0)
+batch = batches[0]
+print("genes", tuple(batch.genes.shape), "values", tuple(batch.values.shape), "(half cells, longest half)")
+print("targets", tuple(batch.target_genes.shape), "molecules to predict:", int(batch.molecules))
+
+# %% [markdown]
+# **Exercise 2.3** (medium, 8 minutes). Write `split(counts, coins)`: from counts `(genes,)` of whole numbers and a numpy
+# generator, two arrays `(genes,)` that add up to the counts, each *molecule* (not each gene) going to one of them by a fair
+# coin. Then `answer = split`.
+
+# %%
+answer = ...
+exercises.check("2.3", answer)
+
+# %% [markdown]
+# What does sorting by length save? Compare with batches of cells in random order:
+
+# %%
+lengths_of_halves = np.concatenate([(batches[i].values > 0).sum(1).numpy() for i in range(len(batches))])
+shuffled = np.random.default_rng(0).permutation(lengths_of_halves)
+groups = np.array_split(shuffled, len(batches))
+random_padding = 1 - lengths_of_halves.sum() / sum(len(g) * g.max() for g in groups)
+sorted_padding = 1 - lengths_of_halves.sum() / sum(batches[i].values.numel() for i in range(len(batches)))
+print(f"padding: {random_padding:.0%} in random order, {sorted_padding:.0%} sorted by length")
+
+# %%
+figure, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+widest = int(shuffled.max())
+for panel, rows, title in (
+    (panels[0], groups[0], "random order"),
+    (panels[1], (batch.values > 0).sum(1).numpy(), "sorted"),
+):
+    filled = np.arange(widest)[None, :] < np.sort(rows)[:, None]
+    inside = np.arange(widest)[None, :] < rows.max()
+    panel.imshow(filled + 0.0 + inside, aspect="auto", cmap="cividis", vmin=0, vmax=2, interpolation="nearest")
+    panel.set(
+        xlabel="place in the row", title=f"A batch in {title}" if title != "sorted" else "A batch of similar lengths"
+    )
+panels[0].set_ylabel("half cells")
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# *Figure: two batches as bands. Yellow is a gene, grey is padding that is computed for nothing, dark is outside the batch. In
+# random order short rows carry a wide strip of padding; with similar lengths there is almost none.*
+
+# %% [markdown]
+# ## 9. Several data sets, genes aligned
+#
+# Another laboratory has other genes in another order. `prepare` takes several data sets and keeps the genes that all of
+# them have, found by Ensembl id or by symbol, whichever matches more. Here we cut the cells in two and shuffle and drop
+# genes in the second part.
+
+# %%
+other = adata[350:].copy()
+order = np.random.default_rng(0).permutation(other.n_vars)[:700]  # 700 of 765 genes, shuffled
+both_folder = work_dir() / "02_preprocessing" / "both"
+both = (
+    scfm.open_store(both_folder)
+    if both_folder.exists()
+    else scfm.prepare([adata[:350].copy(), other[:, order].copy()], config, both_folder)
+)
+print(both.report[2])
+print(len(both), "cells,", len(both.symbols), "genes;", np.bincount(both.dataset), "cells of each data set")
+
+# %% [markdown]
+# Check it: the counts of a cell must be the same as in the table we began with.
+
+# %%
+row = 400  # a cell of the second data set
+genes, molecules, _ = both.rows(np.array([row]))
+expected = adata[row, both.symbols[genes]].X.toarray().ravel()
+print("all counts of cell", row, "are right:", bool((expected == molecules).all()))
+
+# %% [markdown]
+# **Exercise 2.4** (medium, 6 minutes). Two data sets have 14,000 and 18,000 genes, and 12,000 of them in common. Your
+# vocabulary shall have 2,000 genes. From how many genes does the library choose, and what is the largest vocabulary it could
+# make? Answer with two numbers: `answer = (choose_from, largest)`.
+
+# %%
+answer = ...
+exercises.check("2.4", answer)
+
+# %% [markdown]
+# ## Key takeaways
+#
+# * Counts are whole molecules, and most entries are 0 because most molecules are never caught.
+# * Divide by the library size, take log1p: depth is gone, and two cells can be compared.
+# * A vocabulary is learned, so it is chosen on training cells alone.
+# * A token is a gene that was seen, with its value; zeros need no token.
+# * Each molecule goes to one of two halves by a coin. Predicting one half from the other cannot be done by copying noise.
+#
+# ## Quiz
+
+# %%
+exercises.quiz("2.a")
+
+# %%
+# exercises.quiz("2.a", "b")  # your answer
+
+# %%
+exercises.quiz("2.b")
+
+# %%
+# exercises.quiz("2.b", "b")  # your answer
+
+# %%
+exercises.quiz("2.c")
+
+# %%
+# exercises.quiz("2.c", "b")  # your answer
+
+# %% [markdown]
+# ## What next
+#
+# The model's food is ready. In [03 · Building the model](03_model_build.ipynb) you build what reads it.

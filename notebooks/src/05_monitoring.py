@@ -1,0 +1,525 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,src//py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 05 · Watching a run
+#
+# **You will be able to** watch a run while it trains (on a dashboard, in TensorBoard, in Weights & Biases without
+# sending anything), say whether its loss and gradient norm look healthy, read what `nvidia-smi` says, and find out
+# why a training is slow: four causes, and what mends each.
+#
+# | | |
+# |---|---|
+# | time | about 1 minute on a 2-core CPU; not measured on a T4 |
+# | needs | nothing: it runs alone. What a loss and a gradient are is told in notebook 04 |
+
+# %%
+# Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
+import os
+import sys
+
+if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+    if not os.path.exists("../colab_setup.sh"):
+        address = "https://example.org/PLACEHOLDER/scfm-workbook"
+        get_ipython().system(f"[ -d scfm-workbook ] || git clone --quiet --depth 1 {address}")
+        os.chdir("scfm-workbook/notebooks")
+    get_ipython().system("bash ../colab_setup.sh")
+    sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
+
+# %%
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+import scfm_lib as scfm
+from scfm_lib import exercises
+from scfm_lib.places import work_dir
+
+BLUE, ORANGE, GREEN, RED = "#0173b2", "#de8f05", "#029e73", "#d55e00"  # seaborn's "colorblind"
+plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
+
+# %% [markdown]
+# ## 1. The live dashboard
+#
+# 700 blood cells come with scanpy, so nothing is downloaded. For more of them write `name = "pbmc3k"`. The model is
+# small (one block, 64 wide), so that we can watch several runs in a minute. What you learn holds for a large one.
+
+# %%
+work = work_dir() / "05_monitoring"
+name = "bundled"  # or "pbmc3k"
+small = {"model.hidden_dim": 64, "model.num_layers": 1, "model.ff_dim": 128}
+folder = work / f"store_{name}"
+if (folder / "store.json").exists():
+    store = scfm.open_store(folder)
+else:
+    store = scfm.prepare([scfm.find_data(name)], scfm.load_config("minimal"), folder)
+print(len(store), "cells,", int(store.held_out.sum()), "of them held out,", len(store.symbols), "genes")
+
+
+# %%
+def anew(name):
+    """An empty place for a run, whatever an earlier try left there."""
+    shutil.rmtree(work / name, ignore_errors=True)
+    return work / name
+
+
+# %% [markdown]
+# A run writes a line into `metrics.jsonl` every `log_every_steps`. Whoever wants to know how it is doing reads that
+# file; the run need not know. So we start the training in a second thread, and `follow` draws what the file has until
+# the training is done. (It may as well be a run in a terminal: `follow` needs only its folder.)
+
+# %% tags=["nbval-ignore-output"]
+from scfm_lib.dashboard import follow
+
+often = {"training.log_every_steps": 3, "training.num_epochs": 5}
+watched = anew("watched")
+training = ThreadPoolExecutor(1).submit(
+    scfm.train, scfm.load_config("minimal", small | often), store.dir, run_dir=watched, verbose=False
+)
+drawn = follow(watched, training.done)
+run = training.result()  # an error in the other thread would come up here
+
+# %% [markdown]
+# *Figure: the dashboard as the run left it, six small line charts over optimizer steps. The loss falls, with dots for
+# the held-out cells after each epoch; the learning rate rises and falls; the gradient norm; cells per second; the CPU
+# cores in use; the memory of the process. With an NVIDIA card there are two more: how busy it is, and its memory.*
+#
+# One row of that file, and what it says:
+
+# %%
+row = next(row for row in run.history if "loss" in row)
+for key, meaning in {
+    "loss": "nats per molecule, mean since the last row",
+    "learning_rate": "of the last step",
+    "grad_norm": "of the last step, before clipping",
+    "step_seconds": "a training step, on average since the last row",
+    "data_seconds": "of which waiting for the next batch",
+    "cpu_percent": "of this process; 100 is one core",
+    "ram_bytes": "memory of this process",
+    "precision": "fp32, bf16 or fp16",
+}.items():
+    print(f"{key:14} {'recorded' if key in row else 'missing':9} {meaning}")
+
+# %% [markdown]
+# ## 2. What healthy looks like
+#
+# The same small model twice more, from the same start and with the same batches, but with learning rates that are far
+# too high: 0.05 and 0.2 instead of 0.002.
+
+# %%
+runs = {"0.002": run}
+for rate in ("0.05", "0.2"):
+    config = scfm.load_config("minimal", small | often | {"training.learning_rate": float(rate)})
+    runs[rate] = scfm.train(config, store.dir, run_dir=anew(f"rate_{rate}"), verbose=False)
+
+
+# %%
+def logged(run, key):
+    """The steps and values of one key."""
+    return np.array([(row["step"], row[key]) for row in run.history if key in row]).T
+
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+for (rate, one), colour, style in zip(runs.items(), [BLUE, ORANGE, RED], ["-", "--", ":"], strict=True):
+    left.plot(*logged(one, "loss"), style, color=colour, linewidth=2, label=f"learning rate {rate}")
+    right.semilogy(*logged(one, "grad_norm"), style, color=colour, linewidth=2)
+right.axhline(1.0, color="grey", linewidth=1, label="clipped above 1")
+left.set(
+    xlabel="optimizer step", ylabel="loss (nats per molecule)", title="Too high a rate: loss stuck, or out of hand"
+)
+left.set_ylim(5.2, 8.0)  # what is higher leaves the picture
+right.set(xlabel="optimizer step", ylabel="gradient norm", title="A healthy norm begins high and settles")
+left.legend(frameon=False)
+right.legend(frameon=False, loc="lower left")
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# *Figure: two line charts over optimizer steps, each with the runs of three learning rates: the healthy 0.002 (line),
+# 0.05 (dashed) and 0.2 (dotted). Left the loss, cut off at 8; right the gradient norm on a logarithmic axis, with a
+# line at 1, above which gradients are clipped.*
+
+# %% tags=["nbval-ignore-output"]
+for rate, one in runs.items():
+    norms, losses = logged(one, "grad_norm")[1], logged(one, "loss")[1]
+    print(
+        f"rate {rate:5}  loss {losses.max():4.1f} at its highest, {np.mean(losses[-6:]):.1f} in the last epoch;",
+        end=" ",
+    )
+    print(f"norm {np.median(norms[:6]):5.1f} in the first epoch, {np.median(norms[-6:]):.1f} in the last")
+
+# %% [markdown]
+# With 0.2 the run is out of hand, and everybody sees it. With 0.05 it soon looks calm, and its norm is even the smallest
+# of all; but its loss stays above the healthy one's. So a small norm is not a good sign by itself: look at both.
+#
+# **The gradient norm** is the length of all gradients taken together: how steep the loss is where the model stands.
+# What to look for:
+#
+# | you see | it means |
+# |---|---|
+# | large at first, then settling | healthy: the start is steep |
+# | one high row now and then | an odd batch; clipping scales that step down, nothing to do |
+# | tens of times `max_grad_norm`, row after row | each step goes too far: lower the learning rate, or warm up longer |
+# | growing, row after row | the run is about to blow up: lower the learning rate |
+# | close to 0 while the loss is high | nothing is learned: is a part of the model cut off? |
+# | NaN or infinite | broken; `scfm.train` stops and names the last good checkpoint |
+#
+# **The loss** should fall fast, then slowly. For the held-out cells the same: if theirs rises while the other falls,
+# the model learns its cells by heart.
+#
+# **Exercise 5.1** (medium, 10 minutes). Write `alarm(losses, norms)` for two lists with a number per logged row. It
+# returns the number (from 0) of the first row that should wake you, else None. A row should, if its loss or norm is
+# not finite (NaN or infinite), or if its loss is more than 0.5 above the lowest loss of the rows before. Then
+# `answer = alarm`.
+
+# %%
+answer = ...
+exercises.check("5.1", answer)
+
+# %% [markdown]
+# ## 3. TensorBoard
+#
+# Every run also writes TensorBoard's files, in `logs/`. TensorBoard is a small web server; in a notebook two lines
+# show it below the cell. It is started only if you say so, since it goes on running.
+
+# %%
+show_tensorboard = False  # True: starts it
+if show_tensorboard:
+    get_ipython().run_line_magic("load_ext", "tensorboard")
+    get_ipython().run_line_magic("tensorboard", f"--logdir {work}")
+print("in your own notebooks:  %load_ext tensorboard   and   %tensorboard --logdir runs")
+
+# %% [markdown]
+# In a terminal it is `tensorboard --logdir runs`, then http://localhost:6006 in a browser: all runs of the folder,
+# one curve each, with names to tick. That is what it is best at: **comparing runs**.
+#
+# The files can be read without any server:
+
+# %%
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+events = EventAccumulator(str(run.dir / "logs")).Reload()
+for tag in sorted(events.Tags()["scalars"]):
+    print(f"{tag:18} {len(events.Scalars(tag)):3} points")
+
+# %% [markdown]
+# Are those the figures of `metrics.jsonl`? (TensorBoard keeps single precision, about 7 digits.)
+
+# %%
+from_events = np.array([(event.step, event.value) for event in events.Scalars("loss")]).T
+steps, losses = logged(run, "loss")
+assert (from_events[0] == steps).all()
+assert np.allclose(from_events[1], losses, rtol=1e-6)
+print("the same", len(losses), "losses in both files")
+
+# %% [markdown]
+# ## 4. Weights & Biases, offline
+#
+# Weights & Biases (`wandb`) shows the same curves on a web page, which is handy for a team. That means sending them to
+# somebody's server, so `scfm` does it only if asked: `scfm train --wandb`, or `scfm.train(..., wandb=True)`.
+#
+# With `WANDB_MODE=offline` it writes to disk and sends nothing. Later `wandb sync RUN/wandb/offline-run-...` uploads,
+# if you want that.
+
+# %% tags=["nbval-ignore-output"]
+import importlib.util
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+if importlib.util.find_spec("wandb"):
+    config = scfm.load_config("minimal", small | often)
+    scfm.train(config, store.dir, run_dir=anew("offline"), max_steps=4, wandb=True, verbose=False)
+    print("written, not sent:", [path.name for path in (work / "offline" / "wandb").glob("offline-run-*")])
+else:
+    print("wandb is not installed; to try it: pip install wandb, then run this cell again")
+
+# %% [markdown]
+# ## 5. Watching the machine
+#
+# | where | live | a log |
+# |---|---|---|
+# | Linux, NVIDIA | `nvidia-smi -l 1`, `watch -n 1 nvidia-smi`, or `nvtop` | `nvidia-smi --query-gpu=utilization.gpu,memory.used --format=csv -l 5` |
+# | Windows, NVIDIA | Task Manager, *Performance*, *GPU* (choose the graph "Cuda") | the same `--query-gpu` line |
+# | macOS | Activity Monitor, *Window*, *GPU History* | `sudo powermetrics --samplers gpu_power -i 1000` |
+# | any CPU | `htop`, Task Manager, Activity Monitor | `cpu_percent` in `metrics.jsonl` |
+#
+# `nvidia-smi` prints a table; `nvtop` draws the same over time. What to read in it:
+#
+# * **GPU-Util**: in what share of the last second or less *some* kernel (a function on the card) ran. Low means that
+#   the card waits. High means that it does not, but not that the whole card is used: one small kernel after another
+#   gives 100 % too.
+# * **Memory-Usage**: how much is taken, by anyone. torch keeps what it once had, so it does not fall between steps.
+# * **Pwr**: watts. A card that computes hard comes near its limit; "100 %" at a third of its watts is often mostly waiting.
+# * **Processes**: who else is on the card.
+#
+# A rule to begin with: a card that is busy below half of the time while training waits for something.
+
+# %% tags=["nbval-ignore-output"]
+from scfm_lib.machine import driver_cards
+
+cards, notes = driver_cards()
+for card in cards:
+    print(f"{card['name']}: {card['memory_free'] / 1e9:.1f} of {card['memory_total'] / 1e9:.1f} GB free")
+print(*(notes or ["no NVIDIA card here" if not cards else "nothing else to say"]), sep="\n")
+
+# %% [markdown]
+# What travels to a card, for each step? A batch is five tensors; the fifth, the cells' numbers, is tiny.
+
+# %%
+from scfm_lib.batches import HalfCells
+
+batch = HalfCells(store, np.flatnonzero(~store.held_out), 32, seed=0)[0]
+for key, tensor in vars(batch).items():
+    print(f"{key:14} {tuple(tensor.shape)!s:10} {str(tensor.dtype)[6:]:8} {tensor.nbytes / 1e3:6.1f} kB")
+
+# %% [markdown]
+# **Exercise 5.2** (easy, 5 minutes). A batch has 64 half cells, the longest with 150 genes, both in the halves that
+# are read and in those that are predicted. Leave out the cells' numbers. Say that the bus moves 12 GB (12e9 bytes) a
+# second. How many microseconds does the batch take to the card?
+
+# %%
+answer = ...
+exercises.check("5.2", answer)
+
+# %% [markdown]
+# ## 6. Why is my training slow?
+#
+# A training step is a relay: the loader prepares a batch, it goes to the card (if there is one), the card computes.
+# Whoever is slowest sets the pace. Four causes are common:
+#
+# | cause | what you see | what mends it |
+# |---|---|---|
+# | **loader** | a large share of each step is waiting for data | a faster disk, `training.num_workers=1` |
+# | **tiny batch** | no waiting, few cells in a batch; a card is idle | `training.batch_size=32`; on a card 128 |
+# | **transfers** | a card is idle, though data come in time and the batch is large | let host and card meet less often |
+# | **no mixed precision** | a card is busy, and computes in fp32 | `training.fp16=true`; newer cards `bf16=true` |
+#
+# The first two we plant here. First a **slow drive**: it gives 200 cells a second, as a network folder might. (The
+# real one comes back at the end of the cell.)
+
+# %%
+from scfm_lib.store import Store
+
+from_disk = Store.rows
+
+
+def slowly(self, cells):
+    time.sleep(len(cells) / 200)  # seconds
+    return from_disk(self, cells)
+
+
+def short(name, changes):
+    """24 steps of the small model, logged every 6."""
+    config = scfm.load_config("minimal", small | {"training.log_every_steps": 6} | changes)
+    return scfm.train(config, store.dir, run_dir=anew(name), max_steps=24, verbose=False)
+
+
+# %%
+Store.rows = slowly
+try:
+    slow_drive = short("slow_drive", {})
+finally:
+    Store.rows = from_disk
+
+# %% [markdown]
+# Then **two cells in a batch**, instead of 32:
+
+# %%
+two_cells = short("two_cells", {"training.batch_size": 2})
+print(two_cells.step, "steps with", 2 * two_cells.step, "cells in all")
+
+# %% [markdown]
+# The other two need a card. What you get here are **made-up records**: they have the shape of real ones and plausible
+# figures, but no card was at hand when they were written. They lie in `scfm_lib/lessons/data/`.
+
+# %%
+from pathlib import Path
+
+made_up = Path(scfm.__file__).parent / "lessons" / "data"
+folders = {"A": two_cells.dir, "B": made_up / "run_b", "C": slow_drive.dir, "D": made_up / "run_d"}
+print((made_up / "run_b" / "config.yaml").read_text().splitlines()[0])
+
+# %% [markdown]
+# What does a run's record say? Means over the training steps. A row stands for the steps since the row before, so it
+# counts as often. The first row is left out: starting is slower than running. The plain version, and the library's:
+
+# %%
+from scfm_lib.doctor import summary
+from scfm_lib.monitor import read_metrics
+
+rows = [row for row in read_metrics(folders["C"] / "metrics.jsonl") if "step_seconds" in row]
+steps = np.diff([row["step"] for row in rows])  # steps that each row stands for, from the second on
+waited = sum(row["data_seconds"] * n for row, n in zip(rows[1:], steps, strict=True))
+took = sum(row["step_seconds"] * n for row, n in zip(rows[1:], steps, strict=True))
+assert np.isclose(waited / took, summary(rows)["data_share"])
+print("the share of waiting by hand and by the library: the same")
+
+# %% [markdown]
+# Now all four, beside the settings that matter:
+
+# %% tags=["nbval-ignore-output"]
+table = {}
+for label, folder in folders.items():
+    figures = summary(read_metrics(folder / "metrics.jsonl"))
+    settings = scfm.load_config(folder / "config.yaml").training
+    table[label] = {
+        "device": figures.get("card", "CPU"),
+        "precision": figures["precision"],
+        "batch_size": settings.batch_size,
+        "log_every_steps": settings.log_every_steps,
+        "ms a step": round(1000 * figures["step_seconds"]),
+        "waiting %": round(100 * figures["data_share"]),
+        "card busy %": round(figures["gpu_percent"]) if "gpu_percent" in figures else "no card",
+        "cells/s": round(figures["cells_per_second"]),
+    }
+print(pd.DataFrame(table).to_string())
+
+# %%
+figure, axes = plt.subplots(figsize=(8, 2.8))
+for y, folder in enumerate(folders.values()):
+    figures = summary(read_metrics(folder / "metrics.jsonl"))
+    waiting = figures["data_share"]
+    computing = (1 - waiting) * figures.get("gpu_percent", 100) / 100
+    idle = 1 - waiting - computing
+    for left, width, colour in ((0, waiting, ORANGE), (waiting, computing, BLUE), (1 - idle, idle, "lightgrey")):
+        axes.barh(y, width, left=left, color=colour, edgecolor="white")
+names = ["waits for data", "computes", "card is idle"]
+handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in (ORANGE, BLUE, "lightgrey")]
+axes.legend(handles, names, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+axes.set(
+    yticks=range(4),
+    yticklabels=list(folders),
+    xlim=(0, 1),
+    xlabel="",
+    title="Where a step's time goes: only A and D never wait",
+)
+axes.invert_yaxis()
+axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+plt.show()
+
+# %% [markdown]
+# *Figure: a horizontal bar for each of the runs A to D, divided into the shares of a step in which it waits for data,
+# computes, and has an idle card. A and D compute nearly all of the time; B's card is idle most of the time; C waits
+# for data for a large part of it.*
+#
+# A and D look alike here: both work all the time. That is the trap: **to be busy is not to be fast**. The table has
+# what tells them apart.
+#
+# **Exercise 5.3** (medium, 8 minutes). Name the cause for each of the four runs:
+# `answer = {"A": "...", "B": "...", "C": "...", "D": "..."}`, from `"loader"`, `"tiny batch"`, `"transfers"` and
+# `"no mixed precision"`.
+
+# %%
+answer = ...
+exercises.check("5.3", answer)
+
+# %% [markdown]
+# ### The doctor
+#
+# `scfm doctor RUN` in a terminal asks the same questions in the same order. Try the exercise before you go on. For the
+# two made-up records:
+
+# %%
+from scfm_lib.doctor import doctor, doctor_text
+
+print(doctor_text(doctor(folders["B"])), "\n")
+print(doctor_text(doctor(folders["D"])))
+
+# %% [markdown]
+# For the two that were slow here (the figures are your machine's):
+
+# %% tags=["nbval-ignore-output"]
+for label in "AC":
+    print(f"Run {label}:\n{doctor_text(doctor(folders[label]))}\n")
+
+# %%
+for label, folder in folders.items():
+    print(label, [finding["cause"] for finding in doctor(folder)["findings"]])
+
+# %% [markdown]
+# Why transfers, if a batch takes microseconds on the bus? Because of the *meeting*. A card works through a queue: the
+# host puts operations in and runs ahead. Whoever asks for a number (`loss.item()`, a print, a row in a log) must wait
+# until the queue is empty, and then the card waits until the host has put something in again. Run B does so at each
+# step.
+#
+# ### Does the cure work?
+#
+# The doctor asked for 32 cells in a batch in run A. How many cells a second before, how many after?
+
+# %% tags=["nbval-ignore-output"]
+cured = short("cured", {"training.batch_size": 32})
+before, after = (doctor(one.dir)["figures"]["cells_per_second"] for one in (two_cells, cured))
+print(f"{before:.0f} cells/s before, {after:.0f} after: {after / before:.1f} times as fast on this machine, now")
+
+# %%
+print("still a tiny batch:", "tiny batch" in [finding["cause"] for finding in doctor(cured.dir)["findings"]])
+
+# %% [markdown]
+# A larger batch is not for free: an epoch has fewer steps, so the learning rate must be chosen anew, and memory grows
+# (`scfm estimate --set training.batch_size=128` says by how much). Judge by the held-out loss after the same time, not
+# by cells per second alone.
+#
+# For run C the store should go to a faster disk. A *worker* can help too: another process that prepares batches while
+# the model computes. How much, at best?
+#
+# **Exercise 5.4** (easy, 5 minutes). To prepare a batch takes `data` seconds, to compute on it `compute` seconds. At
+# first one comes after the other; with one worker they go on side by side all the time. Write `speedup(data, compute)`: how many
+# times as fast steps get. Then `answer = speedup`.
+
+# %%
+answer = ...
+exercises.check("5.4", answer)
+
+# %% [markdown]
+# Where do the doctor's thresholds come from? They stand in one place, at the top of `scfm_lib/doctor.py`, each with
+# its reason. Those for cards are rules of experience that were tried on made-up records only. If it misjudges a run of
+# yours, the row of `metrics.jsonl` is what to send along.
+
+# %% [markdown]
+# ## Key takeaways
+#
+# * A run writes down what it does; whoever watches reads `metrics.jsonl`: the dashboard, TensorBoard, the doctor.
+# * Healthy: the loss falls and flattens, on held-out cells too, and the gradient norm settles. One high norm is an odd
+#   batch; NaN is the end.
+# * GPU-Util says that the card does not wait, not that it is used well.
+# * Slow training waits for the loader, starts too many small operations, lets host and card meet too often, or computes
+#   in fp32 what it could in half. Shares of time tell which; `scfm doctor RUN` says what to set.
+# * Change one thing, measure again.
+#
+# ## Quiz
+
+# %%
+exercises.quiz("5.a")
+
+# %%
+# exercises.quiz("5.a", "b")  # your answer
+
+# %%
+exercises.quiz("5.b")
+
+# %%
+# exercises.quiz("5.b", "b")  # your answer
+
+# %%
+exercises.quiz("5.c")
+
+# %%
+# exercises.quiz("5.c", "b")  # your answer
+
+# %% [markdown]
+# ## What next
+#
+# A run that is healthy and fast may still have learned little. In [06 Evaluation](06_evaluation.ipynb) its vectors have
+# to show what they are worth, beside PCA, scVI and the model before training.
