@@ -11,6 +11,13 @@ ENSEMBL_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "feature_id", "ensembl",
 SYMBOL_COLUMNS = ("gene_symbol", "gene_symbols", "symbol", "feature_name", "gene_name", "gene_names")
 
 
+HUMAN_MITOCHONDRIAL = {  # the 13 protein-coding genes of the human mitochondrial genome (Ensembl, MT-ND1 to MT-CYB)
+    *("ENSG00000198888", "ENSG00000198763", "ENSG00000198804", "ENSG00000198712", "ENSG00000228253"),
+    *("ENSG00000198899", "ENSG00000198938", "ENSG00000198840", "ENSG00000212907", "ENSG00000198886"),
+    *("ENSG00000198786", "ENSG00000198695", "ENSG00000198727"),
+}
+
+
 class GeneNames(Protocol):
     """Anything with both kinds of names, each (genes,), "" where unknown."""
 
@@ -50,6 +57,12 @@ def gene_names(var: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
     symbols = blank if symbols is None else symbols
     ensembl = blank if ensembl is None else np.array([e.split(".")[0] for e in ensembl], dtype=object)
     return symbols, ensembl
+
+
+def mitochondrial(cells: GeneNames) -> np.ndarray:
+    """Which genes are mitochondrial: (genes,) bool; by symbol (MT-, in mice mt-) or, in humans, by Ensembl id."""
+    by_symbol = [str(symbol).upper().startswith("MT-") for symbol in cells.symbols]
+    return np.array(by_symbol) | np.isin(cells.ensembl.astype(str), list(HUMAN_MITOCHONDRIAL))
 
 
 def match_genes(symbols: np.ndarray, ensembl: np.ndarray, cells: GeneNames) -> np.ndarray:

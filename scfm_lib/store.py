@@ -20,7 +20,7 @@ import scipy.sparse as sp
 
 from .cells import Cells, held_out, open_cells
 from .config import Config, DataConfig, InputError
-from .genes import match_genes, match_report
+from .genes import match_genes, match_report, mitochondrial
 from .versions import versions
 
 SAMPLE = 50_000  # cells from which the highly variable genes are chosen: more changes little and costs memory
@@ -104,6 +104,9 @@ def prepare(sources: list[str | Path | ad.AnnData], config: Config, out: str | P
     if out.exists():
         raise InputError(f"{out} exists and is left as it is; choose another --out or remove it")
     opened = [open_cells(source, config.data.layer) for source in sources]
+    in_memory = [cells for cells in opened if cells.name == "adata"]
+    for number, cells in enumerate(in_memory, start=1):
+        cells.name = f"adata {number}" if len(in_memory) > 1 else cells.name
     report = [f"{c.name}: {c.shape[0]:,} cells x {c.shape[1]:,} genes, counts found in {c.where}" for c in opened]
     first = opened[0]
     columns = [match_genes(first.symbols, first.ensembl, cells) for cells in opened]
@@ -136,18 +139,23 @@ def _judge(opened: list[Cells], config: Config, report: list[str]) -> list[np.nd
     rules = config.data.preprocessing
     kept = []
     for cells in opened:
-        mito = np.array([symbol.startswith("MT-") for symbol in cells.symbols])
-        keep = np.zeros(cells.shape[0], dtype=bool)
+        mito, most = mitochondrial(cells), rules.max_mito_percent
+        if most is not None and not mito.any():
+            report.append(f"{cells.name}: NO MITOCHONDRIAL GENES were found by name, so max_mito_percent does nothing")
+        few, mitochondria = np.zeros(cells.shape[0], dtype=bool), np.zeros(cells.shape[0], dtype=bool)
         for start, rows in cells.chunks():
-            good = np.diff(rows.indptr) >= rules.min_genes
-            if rules.max_mito_percent is not None and mito.any():
-                share = 100 * np.asarray(rows[:, mito].sum(1)).ravel() / np.asarray(rows.sum(1)).ravel()
-                good &= share <= rules.max_mito_percent
-            keep[start : start + len(good)] = good
-        if (~keep).any():
-            report.append(
-                f"{cells.name}: {(~keep).sum():,} cells left out by quality control (min_genes {rules.min_genes})"
-            )
+            here = slice(start, start + rows.shape[0])
+            few[here] = np.diff(rows.indptr) < rules.min_genes
+            if most is not None:
+                molecules = np.maximum(1, np.asarray(rows.sum(1)).ravel())
+                mitochondria[here] = 100 * np.asarray(rows[:, mito].sum(1)).ravel() > most * molecules
+        for count, why in (
+            (few.sum(), f"fewer than {rules.min_genes} genes (min_genes)"),
+            ((mitochondria & ~few).sum(), f"more than {most} % mitochondrial (max_mito_percent)"),
+        ):
+            if count:
+                report.append(f"{cells.name}: {count:,} cells left out: {why}")
+        keep = ~(few | mitochondria)
         kept.append(keep)
     total = sum(int(k.sum()) for k in kept)
     if not total:

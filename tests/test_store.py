@@ -105,3 +105,48 @@ def test_real_cells(zheng, tmp_path) -> None:
     assert len(store) == 3874
     assert 80 < len(store.genes) / len(store) < 110  # of 1,000: why only expressed genes become tokens
     assert sum(f.stat().st_size for f in store.dir.iterdir()) < 4e6  # the .h5ad, compressed, is 7.8 MB
+
+
+def with_mitochondria(cells, names: list[str]) -> None:
+    """The first genes get these names, and the first 50 cells most of their molecules from them."""
+    counts = cells.X.toarray()
+    counts[:50, : len(names)] += 1000
+    cells.X = sp.csr_matrix(counts)
+    cells.var_names = [*names, *cells.var_names[len(names) :]]
+
+
+@pytest.mark.parametrize(
+    "names", [["MT-CO1", "MT-ND1"], ["mt-Co1", "mt-Nd1"], ["ENSG00000198804", "ENSG00000198888.2"]]
+)
+def test_mitochondrial_genes_are_found_by_symbol_and_by_ensembl_id(cells, tiny, tmp_path, names) -> None:
+    if names[0].startswith("ENS"):
+        cells.var_names = [f"ENSG{number:011d}" for number in range(cells.n_vars)]
+    with_mitochondria(cells, names)
+    tiny.data.preprocessing.max_mito_percent = 40
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    assert len(store) == 250
+    assert any("50 cells left out: more than 40 % mitochondrial (max_mito_percent)" in line for line in store.report)
+    assert not any("min_genes" in line for line in store.report)
+
+
+def test_a_rule_on_mitochondria_that_finds_none_says_so(cells, tiny, tmp_path) -> None:
+    tiny.data.preprocessing.max_mito_percent = 5
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    assert any("NO MITOCHONDRIAL GENES" in line for line in store.report)
+
+
+def test_each_rule_of_quality_control_reports_its_own(cells, tiny, tmp_path) -> None:
+    with_mitochondria(cells, ["MT-CO1"])
+    counts = cells.X.toarray()
+    counts[100:130, 4:], counts[100:130, 1] = 0, 1
+    cells.X = sp.csr_matrix(counts)
+    tiny.data.preprocessing.max_mito_percent = 40
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    assert any("30 cells left out: fewer than 5 genes (min_genes)" in line for line in store.report)
+    assert any("50 cells left out: more than 40 %" in line for line in store.report)
+
+
+def test_several_data_sets_in_memory_can_be_told_apart(cells, tiny, tmp_path) -> None:
+    store = scfm.prepare([cells[:150], cells[150:]], tiny, tmp_path / "store")
+    assert store.report[0].startswith("adata 1: 150 cells")
+    assert store.report[1].startswith("adata 2: 150 cells")

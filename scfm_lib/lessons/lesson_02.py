@@ -97,7 +97,7 @@ EXERCISES = {
     "2.1": Exercise(
         task="How many cells would min_genes: 200 remove?",
         judge=_removed,
-        right="16 of 700. On a whole genome cells have more genes, so 200 is a mild cut there.",
+        right="7 of 700. On a whole genome cells have more genes, so 200 is a mild cut there.",
         hint='(adata.obs["genes_seen"] < 200).sum()',
         solution=(
             "import numpy as np\n\nimport scfm_lib as scfm\n\n"
