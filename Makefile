@@ -26,9 +26,7 @@ lab: .venv/lab
 # Runs every notebook anew, from its py:percent twin, and stores what it prints.
 notebooks: .venv/test
 	rm -rf .nbval
-	for twin in notebooks/src/0*.py notebooks/src/solutions/0*.py; do \
-	    SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/jupytext --quiet --to ipynb --execute $$twin \
-	        --output $$(echo $$twin | sed 's|/src/|/|; s|py$$|ipynb|') || exit 1; done
+	SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/python notebooks/execute.py
 	$(BIN)/python notebooks/index.py
 
 # The small trained model that lies in data/.

@@ -151,7 +151,7 @@ def _judge(opened: list[Cells], config: Config, report: list[str]) -> list[np.nd
                 mitochondria[here] = 100 * np.asarray(rows[:, mito].sum(1)).ravel() > most * molecules
         for count, why in (
             (few.sum(), f"fewer than {rules.min_genes} genes (min_genes)"),
-            ((mitochondria & ~few).sum(), f"more than {most} % mitochondrial (max_mito_percent)"),
+            ((mitochondria & ~few).sum(), f"more than {most or 0:g} % mitochondrial (max_mito_percent)"),
         ):
             if count:
                 report.append(f"{cells.name}: {count:,} cells left out: {why}")

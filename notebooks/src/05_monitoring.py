@@ -306,7 +306,7 @@ exercises.check("5.2", answer)
 # | **transfers** | a card is idle, though data come in time and the batch is large | let host and card meet less often |
 # | **no mixed precision** | a card is busy, and computes in fp32 | `training.fp16=true`; newer cards `bf16=true` |
 #
-# The first two we plant here. First a **slow drive**: it gives 200 cells a second, as a network folder might. (The
+# The first two we plant here. First a **slow drive**: it gives 100 cells a second, as a network folder might. (The
 # real one comes back at the end of the cell.)
 
 # %%
@@ -316,7 +316,7 @@ from_disk = Store.rows
 
 
 def slowly(self, cells):
-    time.sleep(len(cells) / 200)  # seconds
+    time.sleep(len(cells) / 100)  # seconds
     return from_disk(self, cells)
 
 

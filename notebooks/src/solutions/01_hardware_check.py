@@ -1,7 +1,5 @@
 # ---
 # jupyter:
-#   jupytext:
-#     formats: ipynb,src//py:percent
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
