@@ -77,6 +77,10 @@ def check_counts(rows: sp.csr_matrix, where: str) -> None:
             f"{where} holds negative values (such as {values[values < 0][0]:.3g}), so it was scaled; "
             "raw counts are needed: save them as adata.layers['counts'] or name another layer with --layer"
         )
+    if (values >= 2**32).any():
+        raise InputError(
+            f"{where} holds {values.max():.3g}, more molecules than any cell has; is it a table of counts?"
+        )
     fractional = values != np.rint(values)
     if fractional.any():
         raise InputError(
@@ -97,6 +101,10 @@ def open_cells(source: str | Path | ad.AnnData, layer: str | None = None) -> Cel
     """
     if isinstance(source, ad.AnnData):
         return _from_anndata(source, "adata", layer)
+    if not isinstance(source, (str, Path)):
+        raise InputError(
+            f"a {type(source).__name__} is no data set; give an AnnData or a path (anndata.AnnData(table))"
+        )
     path = Path(source)
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path, or see `scfm train --help` for data sets by name")
@@ -227,7 +235,10 @@ def _choose(
     problems = []
     for key in order:
         try:
-            head = sp.csr_matrix(available[key][: min(256, len(obs))], dtype=np.float32)
+            first = available[key][: min(256, len(obs))]
+            if first.dtype == bool:
+                raise InputError(f"{name}: {key} holds True and False; raw counts are needed")
+            head = sp.csr_matrix(first, dtype=np.float32)
             check_counts(head, f"{name}: {key}")
         except InputError as error:
             problems.append(error)

@@ -1,5 +1,6 @@
 """Checkpoints: everything a run needs to go on, in one file that is either whole or not there."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from .config import Config, InputError, parse_config
 from .model import CellTransformer
@@ -16,6 +19,8 @@ from .places import patiently
 from .versions import versions
 
 FORMAT = "scfm-checkpoint-1"
+SHARED_FORMAT = "scfm-model-1"  # of the folder that `share.save_pretrained` writes
+WEIGHTS, MODEL_CONFIG, VOCABULARY, CARD = "model.safetensors", "config.json", "vocabulary.json", "README.md"
 
 
 def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
@@ -110,14 +115,46 @@ def checkpoint_config(state: dict[str, Any]) -> Config:
 
 
 def load_model(path: str | Path) -> CellTransformer:
-    """The trained model of a checkpoint or run, on the CPU, in evaluation mode, with its gene names.
+    """The trained model of a checkpoint, run or shared folder, on the CPU, in evaluation mode, with its gene names.
 
     Raises:
-        InputError: as `load_checkpoint`.
+        InputError: as `load_checkpoint` or `load_pretrained`.
     """
+    if any((Path(path) / name).exists() for name in (WEIGHTS, VOCABULARY)):
+        return load_pretrained(path)
     state = load_checkpoint(path)
     model = CellTransformer(checkpoint_config(state).model)
     put_weights(model, state)
+    return model.eval()
+
+
+def load_pretrained(folder: str | Path) -> CellTransformer:
+    """The model in a folder that `share.save_pretrained` wrote, as from `load_model`. No code of the folder is run.
+
+    Raises:
+        InputError: a file is missing, broken or of another model.
+    """
+    folder = Path(folder)
+    for name in (WEIGHTS, MODEL_CONFIG, VOCABULARY):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} has no {name}; give a folder that save_pretrained wrote, and copy all of it")
+    name = MODEL_CONFIG
+    try:
+        told = json.loads((folder / MODEL_CONFIG).read_text(encoding="utf-8"))
+        name = VOCABULARY
+        names = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
+        name = WEIGHTS
+        weights = load_file(folder / WEIGHTS)
+    except (ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0][:80]
+        raise InputError(f"{folder / name} cannot be read ({reason}); it may be truncated: copy it again") from None
+    if not isinstance(told, dict) or told.get("format") != SHARED_FORMAT or not isinstance(names, dict):
+        raise InputError(f"{folder} holds a model of another kind, not of scfm; give one that save_pretrained wrote")
+    config = parse_config(told.get("config", {}), str(folder / MODEL_CONFIG))
+    if any(len(names.get(key, ())) != config.model.n_genes for key in ("symbols", "ensembl")):
+        raise InputError(f"{folder / VOCABULARY} does not name the model's {config.model.n_genes} genes; copy it again")
+    model = CellTransformer(config.model)
+    put_weights(model, {"model": weights, **names})
     return model.eval()
 
 

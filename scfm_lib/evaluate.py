@@ -86,6 +86,12 @@ def evaluate(
             f"obs[{label_key!r}] has fewer than two labels with 5 cells each, so there is nothing to tell apart; "
             f"choose --label-key from: {', '.join(map(str, adata.obs.columns))}"
         )
+    if enough.sum() < NEIGHBOURS * 5 // 4 + 2:  # four of five folds must hold that many neighbours
+        raise InputError(
+            f"there are {enough.sum()} labelled cells to judge {NEIGHBOURS} neighbours in 5 folds; at least 20 are needed"
+        )
+    if batches is not None and batches[enough].nunique() < 2:
+        raise InputError(f"obs[{batch_key!r}] has one batch, so there is nothing to mix; leave out --batch-key")
     if not enough.all():
         say(f"{(~enough).sum():,} cells have no label or one with fewer than 5 cells: embedded, not judged")
 

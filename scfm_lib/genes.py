@@ -1,5 +1,6 @@
 """Names of genes: symbols and Ensembl ids, found in `var`, and matched between a vocabulary and a data set."""
 
+import re
 from typing import Protocol
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from .config import InputError
 
+BARCODE = re.compile(r"^[ACGT]{12,}(-\d+)?$")
 ENSEMBL_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "feature_id", "ensembl", "ensemblid")
 SYMBOL_COLUMNS = ("gene_symbol", "gene_symbols", "symbol", "feature_name", "gene_name", "gene_names")
 
@@ -32,7 +34,7 @@ def gene_names(var: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
     tells a mouse's gene from a human's.
 
     Raises:
-        InputError: duplicated gene names.
+        InputError: duplicated gene names, or barcodes of cells.
     """
     index = var.index.astype(str)
     if index.has_duplicates:
@@ -40,6 +42,8 @@ def gene_names(var: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(
             f"{name} has duplicated gene names ({twice!r} for one); call adata.var_names_make_unique() and save it"
         )
+    if np.mean([bool(BARCODE.match(gene)) for gene in index]) > 0.5:
+        raise InputError(f"{name}: the genes look like cell barcodes ({index[0]!r}); turn the table: adata = adata.T")
     lower = {str(column).lower(): column for column in var.columns}
 
     def column(names: tuple[str, ...]) -> np.ndarray | None:

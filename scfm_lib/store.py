@@ -91,7 +91,7 @@ def open_store(path: str | Path) -> Store:
     return Store(path, symbols, ensembl, meta["report"], DataConfig.model_validate(meta["config"]["data"]), **arrays)
 
 
-def prepare(sources: list[str | Path | ad.AnnData], config: Config, out: str | Path) -> Store:
+def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], config: Config, out: str | Path) -> Store:
     """Quality control, choice of genes, and a store written to `out` (a folder that must not exist).
 
     The files are read twice in chunks of rows, so memory stays bounded: once to judge cells and sample them, once to
@@ -103,6 +103,9 @@ def prepare(sources: list[str | Path | ad.AnnData], config: Config, out: str | P
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} exists and is left as it is; choose another --out or remove it")
+    sources = sources if isinstance(sources, list) else [sources]
+    if not sources:
+        raise InputError("there is no data set to prepare; give at least one")
     opened = [open_cells(source, config.data.layer) for source in sources]
     in_memory = [cells for cells in opened if cells.name == "adata"]
     for number, cells in enumerate(in_memory, start=1):

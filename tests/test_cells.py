@@ -186,3 +186,28 @@ def test_numbered_genes_are_named_by_a_column_or_refused(cells) -> None:
     del cells.var["gene_symbols"]
     with pytest.raises(scfm.InputError, match="genes are only numbered; set"):
         open_cells(cells)
+
+
+def test_a_table_with_cells_in_its_columns_is_refused(cells) -> None:
+    barcodes = ["".join(np.random.default_rng(i).choice(list("ACGT"), 16)) + "-1" for i in range(cells.n_vars)]
+    cells.var_names = barcodes
+    with pytest.raises(scfm.InputError, match=r"look like cell barcodes.*adata\.T"):
+        scfm.open_cells(cells)
+
+
+def test_counts_beyond_what_a_store_can_hold_are_refused(cells) -> None:
+    cells.X[0, 0] = 2.0**33
+    with pytest.raises(scfm.InputError, match="more molecules than"):
+        scfm.open_cells(cells)
+
+
+def test_yes_and_no_are_not_counts(cells) -> None:
+    cells.X = cells.X > 0
+    with pytest.raises(scfm.InputError, match="True and False"):
+        scfm.open_cells(cells)
+
+
+@pytest.mark.parametrize("source", [None, 3, pd.DataFrame({"a": [1]})])
+def test_what_is_no_data_set_is_refused_by_its_type(source) -> None:
+    with pytest.raises(scfm.InputError, match="AnnData or a path"):
+        scfm.open_cells(source)

@@ -143,3 +143,16 @@ def test_simulated_cells_are_what_they_say() -> None:
     assert cells.obs["batch"].nunique() == 2
     again = scfm.simulate(2000, 300, n_types=4, n_batches=2, depth=1000, seed=0)
     assert (cells.X != again.X).nnz == 0
+
+
+def test_too_few_labelled_cells_are_refused_before_anything_is_computed(trained, cells) -> None:
+    few = cells[:14].copy()
+    few.obs["cell_type"] = ["a", "b"] * 7
+    with pytest.raises(scfm.InputError, match=r"14 labelled cells .* at least 20"):
+        scfm.evaluate(trained.checkpoint, few, scvi=False)
+
+
+def test_one_batch_has_nothing_to_mix(trained, cells) -> None:
+    cells.obs["site"] = "here"
+    with pytest.raises(scfm.InputError, match="one batch"):
+        scfm.evaluate(trained.checkpoint, cells, batch_key="site", scvi=False)

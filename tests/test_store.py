@@ -150,3 +150,9 @@ def test_several_data_sets_in_memory_can_be_told_apart(cells, tiny, tmp_path) ->
     store = scfm.prepare([cells[:150], cells[150:]], tiny, tmp_path / "store")
     assert store.report[0].startswith("adata 1: 150 cells")
     assert store.report[1].startswith("adata 2: 150 cells")
+
+
+def test_one_data_set_needs_no_list_and_none_is_refused(cells, tiny, tmp_path) -> None:
+    assert len(scfm.prepare(cells, tiny, tmp_path / "store")) == 300
+    with pytest.raises(scfm.InputError, match="no data set"):
+        scfm.prepare([], tiny, tmp_path / "none")

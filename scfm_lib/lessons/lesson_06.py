@@ -192,7 +192,7 @@ QUESTIONS = {
         answer="b",
         why={
             "a": "UMAP pulls neighbours together whatever they are, and its islands change with its settings and seed.",
-            "b": "a UMAP is a picture to look at, not a measurement; an untrained model draws islands too.",
+            "b": "a UMAP is a picture to look at, not a measurement; what matters is what can be read from the vectors.",
             "c": "nothing in a UMAP tells how long a model was trained.",
         },
     ),
