@@ -88,7 +88,8 @@ def evaluate(
         )
     if enough.sum() < NEIGHBOURS * 5 // 4 + 2:  # four of five folds must hold that many neighbours
         raise InputError(
-            f"there are {enough.sum()} labelled cells to judge {NEIGHBOURS} neighbours in 5 folds; at least 20 are needed"
+            f"there are {enough.sum()} labelled cells to judge {NEIGHBOURS} neighbours in 5 folds; "
+            "at least 20 are needed"
         )
     if batches is not None and batches[enough].nunique() < 2:
         raise InputError(f"obs[{batch_key!r}] has one batch, so there is nothing to mix; leave out --batch-key")
