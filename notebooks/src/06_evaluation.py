@@ -17,7 +17,7 @@
 #
 # | | |
 # |---|---|
-# | time | about MINUTES minutes on a 2-core CPU; not measured on a T4 |
+# | time | not yet measured on a quiet 2-core CPU; not measured on a T4 |
 # | needs | nothing: it runs alone. What [CELL] and attention are is told in notebook 03 |
 
 # %%
@@ -78,7 +78,7 @@ counted = pd.crosstab(adata.obs["cell_type"], np.where(unseen, "held out", "to l
 print(counted.sort_values("held out", ascending=False).rename_axis(columns=None).rename_axis(None).to_string())
 
 # %% [markdown]
-# Look at the small numbers before any score. A type with two held-out cells has an F1 of about 0, .5 or 1, by luck, and
+# Look at the small numbers before any score. A type with a single held-out cell is either found or not, by luck, and yet
 # it counts as much as the others in a mean over types. That is the first honest thing to say here.
 #
 # Now a model. If this notebook made one before, it is loaded; else it is trained: MINIMAL, 12 epochs, on the cells to
@@ -139,16 +139,19 @@ for method, of_cells in vectors.items():
 umap_figure(vectors["trained"], adata.obs["cell_type"], "The trained model")
 
 # %% [markdown]
-# *Figure: a UMAP of all cells by the trained model's vectors, a colour per cell type. UMAPTRAINED*
+# *Figure: a UMAP of all cells by the trained model's vectors, a colour per cell type. Cells of one type mostly lie
+# near each other; the T cells' types run into each other.*
 
 # %%
 umap_figure(vectors["untrained"], adata.obs["cell_type"], "Random weights")
 
 # %% [markdown]
-# *Figure: the same for a model with random weights. UMAPUNTRAINED*
+# *Figure: the same for a model with random weights. Dendritic cells gather at one end and T cells at the other,
+# with a broad mixture between.*
 #
-# A model that learned nothing draws islands too: its random weights still mix a cell's genes, and cells with similar
-# genes get similar vectors. So a pretty UMAP proves nothing about training. We need numbers, and something beside them.
+# Random weights already sort the cells roughly: they mix a cell's genes without having learned anything, and cells with
+# similar genes still get similar vectors. So a map on which cell types lie together is no proof of training, and how
+# tidy it looks is no measure. We need numbers, and something beside them.
 #
 # ## 3. The table
 #
@@ -172,7 +175,10 @@ table[["knn_accuracy", "logistic_accuracy"]] = table[["knn_accuracy", "logistic_
 print(table.round(2).to_string())
 
 # %% [markdown]
-# TABLETEXT
+# Read it from below. The commonest type is what you get for nothing; the untrained model is what the architecture gives
+# for nothing; the start is what a PCA of genes gives. Only what is above all three was learned in training. Then
+# compare with PCA: it has no layers, and is fitted in a second. If "trained" is not above it, that is the result, and it
+# is to be said.
 #
 # ### How sure is that?
 #
@@ -247,11 +253,11 @@ for keep in (1, 0.5, 0.25):
     print(f"keep {keep:<5} median molecules of a held-out cell: {np.median(molecules):.0f}")
 
 # %% tags=["nbval-ignore-output"]
-rows = {}
-for keep in (1, 0.5, 0.25):
+rows = {(method, 1): table.loc[method, "knn_f1"] for method in COLOURS}
+for keep in (0.5, 0.25):
     for method, v in vectors_of(shallower(keep)).items():
         rows[method, keep] = held_out_scores(v, y, unseen)["knn_f1"]
-by_depth = pd.Series(rows).unstack()
+by_depth = pd.Series(rows).unstack()[[1, 0.5, 0.25]]
 print("kNN macro-F1 by the share of molecules kept\n" + by_depth.round(2).to_string())
 
 # %%
@@ -259,13 +265,14 @@ fig, ax = plt.subplots()
 for method, colour in COLOURS.items():
     ax.plot(by_depth.columns, by_depth.loc[method], "o-", color=colour, label=method)
 ax.set(xlabel="share of molecules kept (held-out cells)", ylabel="kNN macro-F1", ylim=(0, 1), xlim=(1.05, 0.2))
-ax.set_title("The shallower the cells, the harder they are to tell apart", fontsize=11)
+ax.set_title("Fewer molecules per cell: who still tells the types apart?", fontsize=11)
 ax.legend(frameon=False, ncols=2)
 plt.show()
 
 # %% [markdown]
 # *Figure: kNN macro-F1 on held-out cells with all, half and a quarter of their molecules, a line for each of PCA, the
-# untrained model, the model at its start and the trained model. DEPTHTEXT*
+# untrained model, the model at its start and the trained model. Read which line falls
+# least, and mind that the probes learned at full depth.*
 #
 # ### A real second data set, recorded
 #
@@ -276,14 +283,18 @@ plt.show()
 # %%
 import json
 
-file = sorted((PROJECT / "benchmarks" / "results").glob("*transfer.jsonl"))[-1]
-what, *rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-recorded = pd.DataFrame(rows).set_index(["method", "fitted_on"])
-print(f"benchmarks/results/{file.name}: {what['genes']}")
-print(recorded[["knn_f1", "logistic_f1", "nmi", "ari", "silhouette"]].round(3).to_string(na_rep="-"))
+files = sorted((PROJECT / "benchmarks" / "results").glob("*transfer.jsonl"))
+if files:
+    what, *rows = [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()]
+    recorded = pd.DataFrame(rows).set_index(["method", "fitted_on"])
+    print(f"benchmarks/results/{files[-1].name}: {what['genes']}")
+    print(recorded[["knn_f1", "logistic_f1", "nmi", "ari", "silhouette"]].round(3).to_string(na_rep="-"))
+else:
+    print("not measured yet: run benchmarks/transfer.py")
 
 # %% [markdown]
-# TRANSFERTEXT
+# Compare "trained" with the "pca" that was fitted on pbmc3k: both had to travel. The "pca" fitted on the sorted cells
+# themselves did not, and tells what staying at home is worth.
 #
 # Two things a reader must be told. Both sets are blood, from the same company's machines: this is a near transfer. And
 # the design of the model was developed looking at the Zheng set (README), though no weight was ever trained on it here.
@@ -320,7 +331,7 @@ plt.show()
 
 # %% [markdown]
 # *Figure: for B cells, monocytes and NK cells the eight genes that draw most of [CELL]'s attention, as bars of how many
-# times an even share each gets. ATTENTIONTEXT*
+# times an even share each gets. The dotted line marks an even share.*
 #
 # It is tempting to call these "the genes that the model uses". Is it so? Take each gene away, one at a time, and see
 # how far the cell's vector moves: an experiment, where attention is an observation.
@@ -332,14 +343,15 @@ from scfm_lib.explain import cell_attention, token_batches, without_each_gene
 
 for name_of, other in models.items():
     agree = []
-    for _, genes, values in token_batches(other, adata[unseen][:20].copy(), layer="counts", batch_size=1):
+    for _, genes, values in token_batches(other, adata[unseen][:10].copy(), layer="counts", batch_size=1):
         with torch.inference_mode():
             read = cell_attention(other, genes, values)[0].mean(0)[1:].numpy()
         agree.append(spearmanr(read, without_each_gene(other, genes[0], values[0])).statistic)
-    print(f"{name_of:10} rank correlation of attention and effect: {np.median(agree):+.2f} (median of 20 cells)")
+    print(f"{name_of:10} rank correlation of attention and effect: {np.median(agree):+.2f} (median of 10 cells)")
 
 # %% [markdown]
-# 1 would mean that attention tells exactly which genes matter for the vector, 0 that it tells nothing of it. REMOVETEXT
+# 1 would mean that attention tells exactly which genes matter for the vector, 0 that it tells nothing of it. The
+# untrained model's line shows what the architecture brings along before it has learned anything.
 #
 # ## 6. Genes and their neighbours
 #
@@ -373,7 +385,8 @@ print(f"shared with the start:           {shared(few['trained'], few['start']):.
 print(f"shared with the untrained model: {shared(few['trained'], few['untrained']):.0%}")
 
 # %% [markdown]
-# NEIGHBOURTEXT
+# What is shared with the start was known to a PCA before training; the rest is what training changed, for better or
+# worse. That a gene stands beside one that you know from a textbook does not tell which of the two it was.
 #
 # ## 7. How much data do I need?
 #
@@ -420,7 +433,8 @@ plt.show()
 
 # %% [markdown]
 # *Figure: macro-F1 of a logistic regression on the held-out cells, over the number of cells that the small model and the
-# PCA learned from, on a logarithmic axis; bands reach from the lower to the higher of two draws. CURVETEXT*
+# PCA learned from, on a logarithmic axis; bands reach from the lower to the higher of two draws. With all cells
+# the two draws differ by the seed of training alone, so PCA has no band there.*
 #
 # Read such a curve at its right end. If it still rises there, more cells are likely to help; if it is flat, they are
 # not, and neither is patience. And mind the band: a step smaller than the band is no step.
@@ -479,7 +493,8 @@ plt.show()
 
 # %% [markdown]
 # *Figure: macro-F1 on the held-out cells with at most 5, 10 and 20 labels of each type, a dot with a bar of one standard
-# deviation for each of logistic regression on PCA, on the frozen model's vectors, and the fine-tuned model. HEADTEXT*
+# deviation for each of logistic regression on PCA, on the frozen model's vectors, and the fine-tuned model. Where bars
+# overlap, three draws do not tell the methods apart.*
 #
 # Fine-tuning changes 500,000 numbers by the word of a hundred labels. Nothing was tuned here: choosing epochs or rates by
 # these held-out cells would be the leak of exercise 6.1. To choose them, split the *training* cells once more.
@@ -511,10 +526,10 @@ exercises.check("6.4", answer)
 # ## Key takeaways
 #
 # * Held-out cells touch nothing: not the genes, not the PCA, not the settings.
-# * A UMAP is to look at. An untrained model draws islands too, so it belongs in every table.
+# * A UMAP is to look at. Random weights sort cells too, to a degree, so the untrained model belongs in every table.
 # * Macro-F1 lets rare types count, and with few cells it is noisy: give a range with it.
 # * Attention says where a block reads. What a gene changes is found by taking it away.
-# * Much of what gene embeddings know may come from their start; compare before you marvel.
+# * What gene embeddings know may come from their start; compare before you marvel.
 # * Try PCA with logistic regression first. If it wins, say so and use it.
 #
 # ## Quiz

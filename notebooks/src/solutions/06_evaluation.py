@@ -1,5 +1,7 @@
 # ---
 # jupyter:
+#   jupytext:
+#     formats: ipynb,src//py:percent
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
