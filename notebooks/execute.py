@@ -23,15 +23,9 @@ def execute(twin: Path) -> Path:
             cell.id = known[cell.source]
             taken.add(cell.id)
     path.parent.mkdir(exist_ok=True)
-    # widgets' state is left out: it belongs to a session, and GitHub cannot draw it
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=1200,
-        store_widget_state=False,
-        resources={"metadata": {"path": path.parent}},
-    )
-    client.execute()
+    resources = {"metadata": {"path": path.parent}}
+    NotebookClient(notebook, kernel_name="python3", timeout=1200, resources=resources).execute()
+    notebook.metadata.pop("widgets", None)  # their state belongs to a session, and GitHub cannot draw it
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # the clock
     nbformat.validate(notebook)
