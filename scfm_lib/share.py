@@ -30,13 +30,13 @@ from .store import Store, open_store
 __all__ = ["load_pretrained", "model_card", "save_pretrained"]
 
 
-def save_pretrained(source: Any, folder: str | Path, *, name: str | None = None, license: str = "unknown") -> Path:
+def save_pretrained(source: Any, folder: str | Path, *, about: str = "", license: str = "unknown") -> Path:
     """Writes a run's model to `folder`: `model.safetensors`, `config.json`, `vocabulary.json` and `README.md`.
 
     Args:
         source: a run, its folder, or one of its checkpoints.
         folder: to write; must not exist. Made beside itself and renamed, so it is whole or not there.
-        name: the model's, in its card; the folder's name when unset.
+        about: what the run cannot know of its cells: whose, which tissue, where they are published.
         license: an identifier that the hub knows, such as "mit" or "cc-by-4.0". It is yours to choose.
 
     Returns:
@@ -66,19 +66,20 @@ def save_pretrained(source: Any, folder: str | Path, *, name: str | None = None,
         (made / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
         (made / MODEL_CONFIG).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         (made / VOCABULARY).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
-        (made / CARD).write_text(model_card(file, state, name or folder.name, license), encoding="utf-8")
+        (made / CARD).write_text(model_card(file, state, folder.name, about, license), encoding="utf-8")
         os.replace(made, folder)
     return folder
 
 
-def model_card(file: Path, state: dict[str, Any], name: str, license: str = "unknown") -> str:
+def model_card(file: Path, state: dict[str, Any], name: str, about: str, license: str) -> str:
     """The card (Mitchell et al., FAT* 2019) in Markdown with the hub's YAML front matter, from what the run recorded.
 
     Args:
         file: the checkpoint; `metrics.jsonl` and the store are looked for in its run.
         state: what `load_checkpoint` read from it.
         name: of the model.
-        license: as in `save_pretrained`.
+        about: as in `save_pretrained`, like `license`.
+        license: of the weights.
     """
     config, run_dir = checkpoint_config(state), file.resolve().parent.parent
     front = {"license": license, "library_name": "scfm-workbook", "pipeline_tag": "feature-extraction"}
@@ -94,6 +95,7 @@ def model_card(file: Path, state: dict[str, Any], name: str, license: str = "unk
         "```python\nimport scfm_lib as scfm\n\nmodel = scfm.load_model(FOLDER)\n"
         'adata.obsm["X_scfm"] = scfm.embed(model, adata)  # counts, not normalised values\n```\n',
         "## Data\n",
+        *([f"{about}\n"] if about else []),
         *_data(run_dir / state["store"], config),
         "\n## Training\n",
         *_training(run_dir / "metrics.jsonl", state, config),

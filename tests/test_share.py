@@ -61,7 +61,8 @@ def test_the_card_is_written_from_the_run(trained, shared) -> None:
     last = [row["validation_loss"] for row in trained.history if "validation_loss" in row][-1]
     assert f"held-out cells: {last:.3f} nats" in text
     assert f"{trained.step:,} steps of 32 cells, seed 0" in text
-    assert scfm.config_text(trained.config) in text
+    written = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    assert written == trained.config.model_dump()
     assert "torch " in text
     assert str(trained.dir.parent) not in text  # no paths of the machine it was made on
 
@@ -70,8 +71,12 @@ def test_a_card_without_store_or_metrics_says_so(trained, tmp_path) -> None:
     lonely = tmp_path / "lonely" / "model.pt"
     lonely.parent.mkdir()
     lonely.write_bytes(trained.checkpoint.read_bytes())
-    text = (save_pretrained(lonely, tmp_path / "shared") / "README.md").read_text(encoding="utf-8")
+    text = (
+        save_pretrained(lonely, tmp_path / "shared", about="blood of nobody", license="mit") / "README.md"
+    ).read_text(encoding="utf-8")
     assert "prepared data were not there" in text
+    assert "## Data\n\nblood of nobody\n\n" in text
+    assert yaml.safe_load(text.split("---")[1])["license"] == "mit"
     assert text.count("not recorded") == 2
 
 

@@ -35,7 +35,7 @@ from scfm_lib import exercises
 from scfm_lib.lessons.lesson_08 import patients
 
 # %% [markdown]
-# **Exercise 8.1** (medium, 8 minutes). Four data sets come to your surgery. All of them are accepted. Give each a
+# **Exercise 8.1** (medium, 8 minutes). Four data sets come to your surgery. Their counts are whole numbers, all of them. Give each a
 # finding: `"healthy"`, `"cells in columns"`, `"normalised, then rounded"` or `"cells there twice"`.
 #
 # Look at each from four sides: its shape, the names of its columns, the sums of its rows, and how many rows differ.

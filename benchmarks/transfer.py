@@ -1,0 +1,92 @@
+"""Does a MINIMAL model carry over to a data set it was never trained on? Trained on PBMC3k, judged on sorted cells.
+
+    SCFM_DATA_DIR=... python benchmarks/transfer.py [--epochs 20] [--seed 0] > benchmarks/results/DATE-transfer.jsonl
+
+PCA, scVI and the model learn from PBMC3k's cells alone, without labels. Then each, as it is, makes vectors of Zheng et
+al.'s antibody-sorted cells, and probes on those are judged by 5 folds of the labels (evaluate.scores). Beside them
+stand the model untrained and at its PCA start, a PCA that was fitted on the sorted cells themselves, and a guess of the
+commonest type every time. Prints a JSON line for what was done, then one per method.
+"""
+
+import argparse
+import importlib.util
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score
+
+import scfm_lib as scfm
+from scfm_lib.cells import open_cells, read_adata
+from scfm_lib.checkpoint import load_checkpoint
+from scfm_lib.evaluate import models, pca_embedding, scores, scvi_embedding
+from scfm_lib.genes import match_genes, match_report
+from scfm_lib.hardware import prepare_cpu
+from scfm_lib.versions import versions
+
+LEARNED, JUDGED = "pbmc3k", "zheng_pbmc_facs"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    prepare_cpu()
+    learned, judged = (read_adata(scfm.find_data(name)) for name in (LEARNED, JUDGED))
+    labels = judged.obs["cell_type"].astype(str).to_numpy()
+    changes = {
+        "training.num_epochs": arguments.epochs,
+        "training.seed": arguments.seed,
+        "data.validation_fraction": 0.0,  # what is judged is another data set
+    }
+    config = scfm.load_config("minimal", changes)
+
+    # One table of both (genes of either, 0 where a data set lacks one), so that a fit on a part serves for all.
+    parts = {"learned": learned, "judged": judged}
+    counts = [ad.AnnData(part.layers["counts"], obs=part.obs[[]], var=part.var[[]]) for part in parts.values()]
+    both = ad.concat(counts, join="outer", fill_value=0, index_unique="-", keys=list(parts))
+    both.layers["counts"] = both.X.tocsr()
+    fit = np.arange(both.n_obs) < learned.n_obs
+
+    def record(method: str, fitted_on: str, started: float, vectors: np.ndarray) -> None:
+        seconds = round(time.monotonic() - started, 1)
+        row = {"method": method, "fitted_on": fitted_on, "seed": arguments.seed, "seconds": seconds}
+        print(json.dumps(row | scores(vectors, labels)), flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        run = scfm.train(config, learned, run_dir=Path(folder) / "run", verbose=False, tensorboard=False)
+        vectors = scfm.embed(run.model, judged, layer="counts")
+        trained_in = time.monotonic() - started
+        others = models(load_checkpoint(run.checkpoint), run.config)
+        cells = open_cells(judged, "counts")
+        matched = match_report(match_genes(run.model.symbols, run.model.ensembl, cells), run.model.symbols, JUDGED)
+        what = {
+            "learned": LEARNED, "judged": JUDGED, "cells_learned": learned.n_obs, "cells_judged": judged.n_obs,
+            "genes": matched, "steps": run.step, "versions": versions(), "config": run.config.model_dump(),
+        }  # fmt: skip
+        print(json.dumps(what), flush=True)
+        record("trained", LEARNED, time.monotonic() - trained_in, vectors)
+        for name, fitted_on in (("untrained", "nothing"), ("start", LEARNED)):
+            started = time.monotonic()
+            record(name, fitted_on, started, scfm.embed(others[name], judged, layer="counts"))
+    started = time.monotonic()
+    record("pca", LEARNED, started, pca_embedding(both, fit, config)[~fit])
+    started = time.monotonic()
+    record("pca", JUDGED, started, pca_embedding(both, ~fit, config)[~fit])
+    if importlib.util.find_spec("scvi"):
+        started = time.monotonic()
+        record("scvi", LEARNED, started, scvi_embedding(both, fit, config)[~fit])
+    kinds, numbers = np.unique(labels, return_counts=True)
+    guess = np.full(len(labels), kinds[numbers.argmax()])
+    row = {"method": "majority", "fitted_on": "labels", "knn_f1": f1_score(labels, guess, average="macro")}
+    row |= {"logistic_f1": row["knn_f1"], "knn_accuracy": accuracy_score(labels, guess)}
+    print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}))
+
+
+if __name__ == "__main__":
+    main()

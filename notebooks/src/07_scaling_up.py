@@ -1,0 +1,523 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,src//py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · More cells, bigger models, more machines
+#
+# **You will be able to** say what each lever saves in memory and costs in time, and measure it on your machine; train
+# from cells that do not fit in memory; share a run between two processes and show that it is the same run; work out
+# what a rented card costs; take cells from CELLxGENE Census; and give your model away so that others can trust it.
+#
+# | | |
+# |---|---|
+# | minutes on a 2-core CPU | MINUTES, and about 45 for you |
+# | minutes on a T4 | not measured |
+# | needs | nothing: it runs alone. What the training loop does is told in notebook 04 |
+
+# %%
+# Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
+import os
+import sys
+
+if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+    if not os.path.exists("../colab_setup.sh"):
+        address = "https://example.org/PLACEHOLDER/scfm-workbook"
+        get_ipython().system(f"[ -d scfm-workbook ] || git clone --quiet --depth 1 {address}")
+        os.chdir("scfm-workbook/notebooks")
+    get_ipython().system("bash ../colab_setup.sh")
+    sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
+
+# %%
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+import scfm_lib as scfm
+from scfm_lib import exercises
+from scfm_lib.config import with_changes
+from scfm_lib.places import work_dir
+
+BLUE, ORANGE, GREEN = "#0173b2", "#de8f05", "#029e73"  # seaborn's "colorblind"
+plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
+
+# %% [markdown]
+# ## 1. What fills the memory?
+#
+# We use MINIMAL and the 700 blood cells that come with scanpy, so that nothing is downloaded and all is done in
+# seconds. For more cells write `name = "pbmc3k"`.
+
+# %%
+name = "bundled"  # or "pbmc3k"
+folder = work_dir() / "07_scaling_up"
+minimal = scfm.load_config("minimal", {"training.bf16": False, "training.fp16": False})
+
+
+# %%
+def prepared(config):
+    """The store of these cells with as many genes as the config asks for; made once."""
+    place = folder / f"store_{name}_{config.vocabulary_size}"
+    if not (place / "store.json").exists():
+        scfm.prepare([scfm.find_data(name)], config, place)
+    return scfm.open_store(place)
+
+
+store = prepared(minimal)
+minimal.model.n_genes = len(store.symbols)
+print(len(store), "cells,", len(store.symbols), "genes")
+
+# %% [markdown]
+# `memory` runs a real training step on tensors that have shapes but no contents, and counts what is alive at the
+# worst moment. So it can be told beforehand, and to the byte.
+
+# %%
+from scfm_lib.memory import memory
+from scfm_lib.speed import workload
+
+work, batches = workload(minimal, store, len(store))
+parts = memory(minimal, work.rows, *work.longest)
+for part in ("parameters", "gradients", "optimizer", "activations"):
+    print(f"{part:12} {parts[part] / 1e6:6.1f} MB")
+
+# %% [markdown]
+# The first three grow with the model: 16 bytes for each parameter. **Activations**, what each layer keeps for the way
+# back, grow with the batch and with the genes of its longest cell. In a small model they are nearly all of it.
+#
+# In the batch size, memory is a straight line:
+
+# %%
+sizes = [8, 16, 32, 64]
+tensors = []
+for cells in sizes:
+    found = memory(minimal, 2 * cells, *work.longest)  # two halves of each cell
+    tensors.append((found["total"] - found["overhead"]) / 1e6)
+print([round(size) for size in tensors], "MB")
+print("MB per cell:", np.round(np.diff(tensors) / np.diff(sizes), 1))
+
+# %% [markdown]
+# **Exercise 7.1** (medium, 5 minutes). A model takes 1.1 GB with batches of 16 cells and 1.7 GB with 32. What is the
+# largest batch that fits in 7.2 GB?
+
+# %%
+answer = ...
+exercises.check("7.1", answer)
+
+# %% [markdown]
+# ## 2. The levers
+#
+# The hardware guide that this workbook grew out of names these ways to save memory. Each is a line or two of the
+# config:
+
+# %%
+levers = {
+    "as it is": {},
+    "half batches, accumulated": {"training.batch_size": 16, "training.gradient_accumulation_steps": 2},
+    "half as wide": {"model.hidden_dim": 64, "model.ff_dim": 256},
+    "half of the genes": {"model.n_genes": len(store.symbols) // 2},
+    "mixed precision (bf16)": {"training.bf16": True},
+    "checkpointing": {"training.gradient_checkpointing": True},
+}
+
+
+# %%
+def tried(changes):
+    """The config with a lever, its store, what its batches look like, and the batches."""
+    config = with_changes(minimal, changes)
+    cells = prepared(config) if "model.n_genes" in changes else store
+    return config, *workload(config, cells, len(cells))
+
+
+# %%
+megabytes = {}
+for lever, changes in levers.items():
+    config, work, batches = tried(changes)
+    found = memory(config, work.rows, *work.longest, "bf16" if config.training.bf16 else "fp32")
+    megabytes[lever] = (found["total"] - found["overhead"]) / 1e6
+    saved = 1 - megabytes[lever] / megabytes["as it is"]
+    print(f"{lever:26} {megabytes[lever]:4.0f} MB, saves {saved:4.0%}")
+
+# %% [markdown]
+# That was exact, and the same on every machine. Time is not: so take real steps, a few for each lever, and keep the
+# quickest, which other programs disturbed least.
+
+# %%
+from scfm_lib.optimize import adamw, training_step
+from scfm_lib.start import new_model
+
+CPU = torch.device("cpu")
+
+
+def seconds_per_thousand(changes, steps=3):
+    """Seconds that 1,000 cells take on this CPU with a lever."""
+    config, _, batches = tried(changes)
+    settings, precision = config.training, "bf16" if config.training.bf16 else "fp32"
+    model = new_model(config.model, seed=0)
+    model.gradient_checkpointing = settings.gradient_checkpointing
+    optimizer, scaler = adamw(model, settings, CPU), torch.amp.GradScaler("cpu", enabled=False)
+    took = []
+    for batch in batches[: steps + 1]:
+        parts = batch.split(settings.gradient_accumulation_steps)
+        started = time.perf_counter()
+        training_step(model, optimizer, scaler, parts, settings, CPU, precision)
+        took.append((time.perf_counter() - started) / (len(batch.cells) / 2))
+    return 1000 * min(took[1:])  # the first one allocates
+
+
+# %% tags=["nbval-ignore-output"]
+seconds = {lever: seconds_per_thousand(changes) for lever, changes in levers.items()}
+for lever, took in seconds.items():
+    print(f"{lever:26} {took:5.1f} s per 1,000 cells")
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+left.barh(list(megabytes), list(megabytes.values()), color=BLUE)
+left.set(xlabel="MB of tensors at the peak", title="Memory: counted")
+right.barh(list(seconds), list(seconds.values()), color=ORANGE)
+right.set(xlabel="seconds per 1,000 cells", title="Time: measured on this machine")
+left.invert_yaxis()
+figure.tight_layout()
+plt.show()
+
+# %% [markdown]
+# *Figure: two sets of bars, one bar for each lever and one for the config as it is. Left, the memory at the peak: each
+# lever makes it smaller. Right, the seconds that 1,000 cells take on this machine.*
+#
+# How to read it:
+#
+# * **Accumulation** changes nothing about the steps, as we shall see in section 4. Take it first.
+# * **Checkpointing** keeps only what goes into each block and computes the rest again on the way back.
+# * **Mixed precision** is made for cards that have it in hardware. On a CPU look at the right side before you use it.
+# * **Fewer genes** or a **smaller model** save both, but it is another model. Judge it anew (notebook 06).
+# * **Fewer cells**, `data.n_obs`, save time and disk, but no memory: the batch is as large as before.
+#
+# `scfm estimate --preset large` lists them for your config, sorted, without a single training step of it.
+
+# %% [markdown]
+# ## 3. More cells than memory
+#
+# The counts of a million cells need not fit in memory. `scfm prepare` reads a file in chunks of rows and writes a
+# **store**: flat files with the expressed genes alone, which are *mapped*. The operating system then reads what is
+# touched, and lets go of it when memory is short.
+
+# %%
+print(type(store.counts).__name__, store.counts.dtype, store.genes.dtype)
+some = np.array([3, 141, 59])  # any cells, in any order
+genes, counts, lengths = store.rows(some)
+print("expressed genes of three cells:", lengths)
+
+# %%
+on_disk = sum(file.stat().st_size for file in store.dir.glob("*.bin"))
+expressed = len(store.genes) / len(store)
+print(f"{expressed:.0f} expressed genes a cell, {on_disk / len(store):.0f} bytes on disk")
+print(f"6 x {expressed:.0f} + 15 =", round(6 * expressed + 15))
+
+# %% [markdown]
+# A table with all genes would take 4 bytes for each, expressed or not. For a million such cells:
+
+# %%
+genes_measured = len(store.symbols)
+print(f"table: {1e6 * 4 * genes_measured / 1e9:.1f} GB, store: {1e6 * on_disk / len(store) / 1e9:.1f} GB")
+
+# %% [markdown]
+# Does memory then stay where it is? It was measured for DEFAULT on copies of PBMC3k's cells; the numbers are those of
+# `HARDWARE.md`:
+
+# %%
+cells = [10_000, 50_000, 100_000, 500_000]
+peak_gb, store_gb = [1.64, 1.78, 1.76, 2.05], [0.012, 0.058, 0.117, 0.579]  # HARDWARE.md
+figure, axes = plt.subplots()
+axes.plot(cells, peak_gb, "o-", color=BLUE, label="memory at the peak")
+axes.plot(cells, store_gb, "s--", color=ORANGE, label="store on disk")
+axes.set(xlabel="cells", ylabel="GB", ylim=(0, 2.4), title="The disk grows with the cells, memory hardly")
+axes.set_xticks(cells[::2] + cells[3:], ["10,000", "100,000", "500,000"])
+axes.legend(frameon=False, loc="center right")
+plt.show()
+
+# %% [markdown]
+# *Figure: two lines over 10,000 to 500,000 cells. The store on disk grows in a straight line to 0.58 GB. Memory at the
+# peak starts at 1.64 GB, most of it Python and its libraries, and ends at 2.05 GB.*
+
+# %% [markdown]
+# ## 4. Two processes, one run
+#
+# With two cards, or two CPUs, each process takes half of every batch. Each works out its gradient, then they exchange
+# them (torch's *DistributedDataParallel*, DDP) and both take the same step. For this to be the run that one process
+# would make, the gradients of the halves must give that of the whole. Here is a batch, and its gradient:
+
+# %%
+from scfm_lib.model import prediction_loss
+
+model = new_model(minimal.model, seed=0)
+batch = workload(minimal, store, len(store))[1][0]
+
+
+def gradient(part):
+    """One gene's row of the gradient of the loss per molecule, (gene_embedding_dim,), and how many molecules."""
+    model.zero_grad()
+    loss = prediction_loss(model(part.genes, part.values), part.target_genes, part.target_counts)
+    (loss / part.molecules).backward()
+    return model.gene_embedding.grad[0].clone(), part.molecules.item()
+
+
+whole, molecules = gradient(batch)
+print(tuple(whole.shape), f"{molecules:,.0f} molecules")
+
+# %%
+(first, first_molecules), (second, second_molecules) = (gradient(half) for half in batch.split(2))
+print(f"molecules: {first_molecules:,.0f} + {second_molecules:,.0f} = {first_molecules + second_molecules:,.0f}")
+plain = (first + second) / 2
+print("plain mean equals the whole:", torch.allclose(plain, whole, rtol=1e-3, atol=1e-7))
+
+# %% [markdown]
+# The halves do not have as many molecules, so the plain mean is off: a molecule would count for more in the half that
+# has fewer. Weighted by molecules it is right:
+
+# %%
+weighted = (first_molecules * first + second_molecules * second) / molecules
+print("weighted mean equals the whole:", torch.allclose(weighted, whole, rtol=1e-3, atol=1e-6))
+
+# %% [markdown]
+# Accumulation does the same, one half after the other. Many training scripts take the plain mean, which is right
+# only where all parts count the same.
+#
+# **Exercise 7.2** (medium, 6 minutes). Write `whole_gradient(parts, molecules)`: `parts` is a list of gradients per
+# molecule, one for each process, and `molecules` a list of how many each had. Then `answer = whole_gradient`.
+
+# %%
+answer = ...
+exercises.check("7.2", answer)
+
+# %% [markdown]
+# ### With `torchrun`
+#
+# First one process, 20 steps of 32 cells:
+
+# %%
+place = Path(tempfile.mkdtemp(dir=folder))  # new each time, since a run's folder must be new
+short = with_changes(minimal, {"training.log_every_steps": 1})
+alone = scfm.train(short, store.dir, run_dir=place / "one", device="cpu", max_steps=20, verbose=False)
+print(alone.step, "steps")
+
+# %% [markdown]
+# Then two, each with 16 of the 32. `torchrun` starts the same command twice and tells each who it is:
+
+# %%
+command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+command += ["-m", "scfm_lib", "train", "--data_path", str(store.dir), "--run-dir", str(place / "two")]
+settings = ["training.batch_size=16", "training.log_every_steps=1", "training.bf16=false", "training.fp16=false"]
+command += [word for setting in settings for word in ("--set", setting)]
+command += ["--max-steps", "20", "--device", "cpu"]
+
+# %% tags=["nbval-ignore-output"]
+environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.abspath("..")}
+started = time.perf_counter()
+done = subprocess.run(command, env=environment, capture_output=True, text=True)
+if done.returncode:
+    print(done.stderr[-1500:])
+print(f"two processes, {time.perf_counter() - started:.0f} seconds with their start")
+
+# %%
+from scfm_lib.monitor import read_metrics
+
+losses = {}
+for run in ("one", "two"):
+    losses[run] = [row["loss"] for row in read_metrics(place / run / "metrics.jsonl") if "loss" in row]
+print(len(losses["one"]), "and", len(losses["two"]), "losses")
+print("equal but for rounding:", np.allclose(losses["one"], losses["two"], atol=1e-3))
+
+# %%
+figure, axes = plt.subplots()
+axes.plot(range(1, 21), losses["one"], color=BLUE, linewidth=5, alpha=0.4, label="one process, 32 cells")
+axes.plot(range(1, 21), losses["two"], "--", color=ORANGE, label="two processes, 16 cells each")
+axes.set(xlabel="step", ylabel="loss, nats per molecule", title="Two processes make the run of one")
+axes.set_xticks([1, 5, 10, 15, 20])
+axes.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# *Figure: the loss over 20 steps, a wide pale line for one process and a dashed line for two. They lie on each other.*
+#
+# Two processes on two cores that one process could use as well gain nothing: do not do it at home. It pays with two
+# cards.
+#
+# ### On Kaggle's two T4s
+#
+# A notebook cannot be started by `torchrun`; accelerate's `notebook_launcher` starts the processes from a cell. It
+# must come before anything in the notebook has touched a card, so restart the kernel first. Elsewhere this cell does
+# nothing. **We have not run it on two cards**: none were at hand.
+
+
+# %%
+def train_on_both():
+    """What each of the two processes does."""
+    settings = scfm.load_config("default", {"training.batch_size": 16})
+    scfm.train(settings, name, run_dir=work_dir() / "two_cards")
+
+
+if os.environ.get("KAGGLE_KERNEL_RUN_TYPE") and torch.cuda.device_count() == 2:
+    from accelerate import notebook_launcher
+
+    notebook_launcher(train_on_both, num_processes=2)
+
+# %% [markdown]
+# ## 5. What does a rented card cost?
+#
+# `estimate` works out a card's time from its published figures, as a range, since we had none to measure; prices are
+# those of `scfm_lib/gpus.yaml`, each with source and month. DEFAULT on 100,000 cells, 100 epochs:
+
+# %% tags=["nbval-ignore-output"]
+default = scfm.load_config("default", {"training.num_epochs": 100})
+rows = []
+for card in ("Tesla T4", "L4", "A100-SXM4-40GB"):
+    found = scfm.estimate(default, cells=100_000, gpu=card)
+    hours = [found["seconds"][bound] / 3600 for bound in ("low", "typical", "high")]
+    rows += [(machine["machine"], hours, machine["usd"]) for machine in found["rented"]]
+    print(f"{card:15} {hours[0]:4.1f} to {hours[2]:4.1f} h, {found['memory_bytes']['total'] / 1e9:.1f} GB")
+
+# %%
+rows.sort(key=lambda row: row[2][1])
+figure, axes = plt.subplots(figsize=(7, 4))
+for place_, (_, _, (low, high)) in enumerate(rows):
+    axes.plot([low, high], [place_, place_], color=BLUE, linewidth=6, solid_capstyle="butt")
+    axes.plot(low, place_, "o", color=BLUE)
+axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+axes.set(xlabel="US dollars for the whole run (low to high estimate)", xlim=(-0.5, None))
+axes.set_title("Free is free; the dearest card is not the dearest run", fontsize=11)
+figure.tight_layout()
+plt.show()
+
+# %% [markdown]
+# *Figure: for each machine that can be rented a bar from the lowest to the highest estimated cost of the run. Colab's
+# and Kaggle's free machines are at 0. A card that costs more per hour is often done so much sooner that it costs
+# little more, or less.*
+#
+# Before you rent: does the run fit in a free session? `fits_one_session` in the estimate says so, and
+# `scfm train --resume` goes on where a session ended.
+#
+# **Exercise 7.3** (easy, 3 minutes). Two cards are 1.6 times as fast as one, since exchanging gradients takes time. How
+# many times as much as with one card does the whole run cost, if every card costs the same per hour?
+
+# %%
+answer = ...
+exercises.check("7.3", answer)
+
+# %% [markdown]
+# ## 6. More cells: CELLxGENE Census
+#
+# The Census holds the counts of many published studies in one place, with the same names for tissues, diseases and
+# cell types. `census` asks for the cells that a filter finds, at most `max_cells` of them. It needs a package that is
+# not installed with the workbook; without it, it says what to do:
+
+# %%
+from scfm_lib import census as census_source
+
+blood = "tissue_general == 'blood' and disease == 'normal' and assay == '10x 3\\' v3'"
+FETCH = False  # set to True to fetch cells over the network
+if FETCH:
+    cells = census_source.census(blood, max_cells=5_000)
+    cells.write_h5ad(folder / "census.h5ad")
+
+# %% [markdown]
+# What comes back looks like this: genes numbered, with `feature_id` and `feature_name`, and cells named by the Census'
+# own numbers. We give the bundled cells that form, to see that the library takes it:
+
+# %%
+local = scfm.find_data("bundled")
+local.obs_names = [f"census-{number}" for number in range(local.n_obs)]
+local.var = local.var.assign(feature_name=local.var_names)
+local.var_names = [str(number) for number in range(local.n_vars)]
+again = scfm.embed(alone.model, local)
+print(again.shape, "all genes known by feature_name")
+
+# %% [markdown]
+# Three things to mind, whatever the filter:
+#
+# * The same cell is there more than once if several studies published it. `census` takes primary copies only.
+# * A version of the Census is part of your methods. `census` asks for a fixed one and writes it to `adata.uns`.
+# * Do not judge a model on a study that it learned from: hold out whole studies (`dataset_id`), not only cells.
+#
+# `census` was written by the package's documentation and tested against a stand-in; we have not reached the Census.
+
+# %% [markdown]
+# ## 7. Giving the model away
+#
+# A model is worth sharing if others can load it, know what it was made from, and need not trust you with their
+# machine. `save_pretrained` writes four files:
+
+# %%
+from scfm_lib.share import save_pretrained
+
+shared = save_pretrained(alone, place / "my-first-model", license="mit")
+for file in sorted(shared.iterdir()):
+    print(file.name)
+
+# %% [markdown]
+# The weights are in *safetensors*: names, shapes and numbers, nothing that could be run. The model that is loaded
+# gives the same vectors, to the bit:
+
+# %%
+cells = scfm.find_data("bundled")
+loaded = scfm.load_model(shared)
+print("equal:", np.array_equal(scfm.embed(loaded, cells), scfm.embed(alone.model, cells)))
+
+# %% [markdown]
+# `README.md` is the *model card*. It is written from what the run recorded. Here is its part about data and training:
+
+# %% tags=["nbval-ignore-output"]
+card = (shared / "README.md").read_text(encoding="utf-8")
+print(card[card.index("## Data") : card.index("## Config")])
+
+# %% [markdown]
+# Add what the run cannot know: who the donors were, whether they agreed, which tissue, what you found when you judged
+# it. This one took 20 steps, and says so: nobody should use it.
+#
+# To publish it, upload the folder to the Hugging Face hub under your own account
+# (`hf upload NAME/my-first-model my-first-model`). The notebook sends nothing.
+
+# %% [markdown]
+# ## Key takeaways
+#
+# * Memory is model (16 bytes a parameter) plus activations, and a straight line in the batch size.
+# * Accumulation first: it changes nothing but memory and time. Then checkpointing. Measure time, do not guess it.
+# * Cells stay on disk. More of them cost time, not memory.
+# * Parts of a batch are weighted by their molecules. Then two processes make the run of one.
+# * Cost is price times hours: the cheapest hour is not always the cheapest run, and two cards cost more than one.
+# * Share weights that cannot run code, and a card that says what the model has seen.
+#
+# ## Quiz
+
+# %%
+exercises.quiz("7.a")
+
+# %%
+# exercises.quiz("7.a", "b")  # your answer
+
+# %%
+exercises.quiz("7.b")
+
+# %%
+# exercises.quiz("7.b", "c")  # your answer
+
+# %%
+exercises.quiz("7.c")
+
+# %%
+# exercises.quiz("7.c", "a")  # your answer
+
+# %% [markdown]
+# ## What next
+#
+# Now all of it with cells that you care about: [08 · Your own data](08_your_own_data.ipynb).
