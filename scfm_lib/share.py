@@ -25,7 +25,7 @@ from .checkpoint import (
     load_pretrained,
 )
 from .config import Config, InputError, config_text
-from .store import Store, open_store
+from .store import open_store
 
 __all__ = ["load_pretrained", "model_card", "save_pretrained"]
 
@@ -77,9 +77,7 @@ def model_card(file: Path, state: dict[str, Any], name: str, about: str, license
     Args:
         file: the checkpoint; `metrics.jsonl` and the store are looked for in its run.
         state: what `load_checkpoint` read from it.
-        name: of the model.
-        about: as in `save_pretrained`, like `license`.
-        license: of the weights.
+        name: of the model; `about` and `license` are those of `save_pretrained`.
     """
     config, run_dir = checkpoint_config(state), file.resolve().parent.parent
     front = {"license": license, "library_name": "scfm-workbook", "pipeline_tag": "feature-extraction"}
@@ -116,7 +114,7 @@ def model_card(file: Path, state: dict[str, Any], name: str, about: str, license
 def _data(folder: Path, config: Config) -> list[str]:
     """What the model learned from, in the sentences of its store."""
     try:
-        store: Store = open_store(folder)
+        store = open_store(folder)
     except InputError:
         return ["- The prepared data were not there when this card was written: say here what the model learned from."]
     held_out = int(store.held_out.sum())

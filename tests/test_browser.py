@@ -47,7 +47,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     settings = {"ip": "127.0.0.1", "port": port, "port_retries": 0, "root_dir": home, "open_browser": False}
     command = [sys.executable, "-m", "jupyter", "lab", "--allow-root", "--IdentityProvider.token="]
     command += [f"--ServerApp.{name}={value}" for name, value in settings.items()]
+    whole = home / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    whole.parent.mkdir(parents=True)
+    whole.write_text('{"windowingMode": "none"}')  # else cells out of sight are not there for a test to find
     own = {"SCFM_WORK_DIR": str(home / "runs"), "JUPYTER_CONFIG_DIR": str(home / "config")}
+    own |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")}
     with (home / "log").open("w") as log:
         server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log)
         try:
@@ -83,11 +87,6 @@ def run_all(page: Page, address: str, name: str) -> None:
         page.locator(".lm-Menu-item", has_text=entry).first.click()
 
 
-def scroll_through(page: Page) -> None:
-    """Cells out of sight are not drawn: go past all of them."""
-    page.locator(".jp-Notebook").focus()
-
-
 def test_the_preset_picker_answers_the_mouse(page: Page, lab: tuple[str, Path]) -> None:
     address, runs = lab
     run_all(page, address, "01_hardware_check")
@@ -118,11 +117,7 @@ def test_notebook_04_draws_its_loss_curve(page: Page, lab: tuple[str, Path]) -> 
     address, _ = lab
     run_all(page, address, "04_training")
     curve = page.locator(".jp-Cell", has_text="# the live loss curve").locator("img").last
-    deadline = time.monotonic() + 600
-    while not curve.count() and time.monotonic() < deadline:
-        page.locator(".jp-Notebook").press("PageDown") if page.locator(".jp-Notebook").count() else None
-        page.wait_for_timeout(500)
-    curve.wait_for()
+    curve.wait_for(timeout=10 * MINUTES)
     curve.scroll_into_view_if_needed()
     page.screenshot(path=SHOTS / "04_loss_curve.png")
     assert curve.evaluate("image => image.naturalWidth") > 300

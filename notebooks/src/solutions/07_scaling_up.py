@@ -6,7 +6,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # 07 · More cells, bigger models, more machines: solutions
 #
