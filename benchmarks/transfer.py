@@ -60,6 +60,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         run = scfm.train(config, learned, run_dir=Path(folder) / "run", verbose=False, tensorboard=False)
+        if not run.finished:
+            raise SystemExit(f"stopped at step {run.step}: nothing is recorded")
         vectors = scfm.embed(run.model, judged, layer="counts")
         trained_in = time.monotonic() - started
         others = models(load_checkpoint(run.checkpoint), run.config)

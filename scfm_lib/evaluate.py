@@ -197,9 +197,10 @@ def scvi_embedding(adata: ad.AnnData, fit: np.ndarray, config: Config, epochs: i
 
     import scvi
 
+    for name in ("lightning.pytorch", "lightning.fabric"):  # which say on standard error that a seed was set
+        logging.getLogger(name).setLevel(logging.ERROR)
     scvi.settings.seed = config.training.seed
     scvi.settings.verbosity = logging.ERROR
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     genes = _variable_genes(adata, fit, config)
     data = ad.AnnData(adata.layers["counts"][:, genes].copy(), obs=pd.DataFrame(index=adata.obs_names))
     with warnings.catch_warnings():

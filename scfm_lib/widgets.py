@@ -41,7 +41,9 @@ class PresetPicker:
         self._cpu_flops = found["cpu"]["fp32_flops"]
         wide = {"style": {"description_width": "110px"}, "layout": w.Layout(width="420px")}
         names = [HERE, *(card.name for card in cards())]
-        self.preset = w.ToggleButtons(options=[(name.upper(), name) for name in PRESETS], description="preset", **wide)
+        presets = [(name.upper(), name) for name in PRESETS]
+        narrow = {"style": {"description_width": "110px", "button_width": "95px"}, "layout": w.Layout(width="430px")}
+        self.preset = w.ToggleButtons(options=presets, description="preset", **narrow)
         self.batch_size = w.IntSlider(32, 1, 256, description="cells in a batch", continuous_update=False, **wide)
         self.n_genes = w.IntSlider(1000, 100, 10_000, 100, description="genes", continuous_update=False, **wide)
         self.cells = w.IntSlider(10_000, 500, 500_000, 500, description="cells", continuous_update=False, **wide)
