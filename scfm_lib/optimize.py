@@ -64,7 +64,8 @@ def training_step(
             with autocast(device, precision):
                 logits = model(part.genes, part.values)
             part_loss = prediction_loss(logits, part.target_genes, part.target_counts) / molecules
-            scaler.scale(part_loss * processes.count).backward()  # gradients are averaged over processes: make it a sum
+            # gradients are averaged over processes: make that a sum
+            scaler.scale(part_loss if processes.count == 1 else part_loss * processes.count).backward()
         loss += part_loss.detach()
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)

@@ -45,7 +45,7 @@ def test_a_healthy_run_is_called_healthy(cells, tiny, tmp_path) -> None:
     assert "Healthy" in doctor_text(found)
 
 
-def test_a_starving_loader_is_named_and_the_advice_helps(cells, tiny, tmp_path, monkeypatch) -> None:
+def test_a_starving_loader_is_named_with_a_setting_that_can_be_set(cells, tiny, tmp_path, monkeypatch) -> None:
     slow_disk(monkeypatch, 200)
     run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
     found = doctor(run.dir)
