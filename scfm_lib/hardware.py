@@ -43,14 +43,15 @@ def choose_device(name: str = "auto") -> torch.device:
 
 def _take_own_card() -> None:
     """Of several processes that a launcher started on this machine, each takes the card of its number."""
-    number = int(os.environ.get("LOCAL_RANK") or 0)
+    if not os.environ.get("LOCAL_RANK"):
+        return
+    number = int(os.environ["LOCAL_RANK"])
     if number >= torch.cuda.device_count():
         raise InputError(
             f"process {number} of this machine has no card: there are {torch.cuda.device_count()}; start as many "
             "processes as cards (--nproc_per_node)"
         )
-    if number:
-        torch.cuda.set_device(number)
+    torch.cuda.set_device(number)
 
 
 def _kernel_problem(device: str) -> str | None:
