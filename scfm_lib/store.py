@@ -107,7 +107,7 @@ def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], co
     if not sources:
         raise InputError("there is no data set to prepare; give at least one")
     opened = [open_cells(source, config.data.layer) for source in sources]
-    in_memory = [cells for cells in opened if cells.name == "adata"]
+    in_memory = [cells for cells, source in zip(opened, sources, strict=True) if isinstance(source, ad.AnnData)]
     for number, cells in enumerate(in_memory, start=1):
         cells.name = f"adata {number}" if len(in_memory) > 1 else cells.name
     report = [f"{c.name}: {c.shape[0]:,} cells x {c.shape[1]:,} genes, counts found in {c.where}" for c in opened]
@@ -123,7 +123,7 @@ def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], co
     meta = {
         "symbols": first.symbols[shared][vocabulary].tolist(),
         "ensembl": first.ensembl[shared][vocabulary].tolist(),
-        "sources": [str(s) if not isinstance(s, ad.AnnData) else "adata" for s in sources],
+        "sources": [c.name if isinstance(s, ad.AnnData) else str(s) for s, c in zip(sources, opened, strict=True)],
         "config": config.model_dump(),
         "versions": versions(),
     }
@@ -161,6 +161,10 @@ def _judge(opened: list[Cells], config: Config, report: list[str]) -> list[np.nd
         keep = ~(few | mitochondria)
         kept.append(keep)
     total = sum(int(k.sum()) for k in kept)
+    if not total and any("mitochondrial" in line for line in report):
+        raise InputError(
+            f"no cell is left: {report[-1]}; raise data.preprocessing.max_mito_percent or look at the cells"
+        )
     if not total:
         raise InputError(
             f"no cell expresses {rules.min_genes} genes, so none is left; lower data.preprocessing.min_genes "

@@ -156,3 +156,10 @@ def test_one_data_set_needs_no_list_and_none_is_refused(cells, tiny, tmp_path) -
     assert len(scfm.prepare(cells, tiny, tmp_path / "store")) == 300
     with pytest.raises(scfm.InputError, match="no data set"):
         scfm.prepare([], tiny, tmp_path / "none")
+
+
+def test_when_mitochondria_leave_no_cell_the_error_says_so(cells, tiny, tmp_path) -> None:
+    with_mitochondria(cells, ["MT-CO1"])
+    tiny.data.preprocessing.max_mito_percent = 40
+    with pytest.raises(scfm.InputError, match="50 cells left out: more than 40 % mitochondrial"):
+        scfm.prepare([cells[:50]], tiny, tmp_path / "store")

@@ -92,7 +92,7 @@ plt.show()
 # %% [markdown]
 # ## 2. Poor cells
 #
-# The **library size** of a cell is all its molecules together. Droplets without a whole cell have few molecules of few
+# The **library size** of a cell is all its molecules together (here, of the 765 genes that are left). Droplets without a whole cell have few molecules of few
 # genes; dying cells lose what is in the cytoplasm and keep their mitochondria, so much of what is left comes from
 # mitochondrial genes (their symbols begin with `MT-`).
 
@@ -160,16 +160,14 @@ print("by hand, by scanpy, by the library: the same")
 # (Poisson). The method `seurat_v3` fits that trend and ranks genes by what exceeds it.
 
 # %%
-ranked = sc.pp.highly_variable_genes(adata, flavor="seurat_v3", n_top_genes=300, inplace=False)
-mean, variance = counts.mean(axis=0), counts.var(axis=0)
+from scfm_lib.cells import held_out
+
+learn = ~held_out(adata.obs_names, fraction=0.2, seed=0)  # (cells,) the cells to learn from: section 7
+ranked = sc.pp.highly_variable_genes(adata[learn], flavor="seurat_v3", n_top_genes=300, inplace=False)
+mean, variance = counts[learn].mean(axis=0), counts[learn].var(axis=0)
 chosen = ranked["highly_variable"].to_numpy()
-print(
-    int(chosen.sum()),
-    "of",
-    len(chosen),
-    "genes; the first five:",
-    ", ".join(ranked.sort_values("highly_variable_rank").index[:5]),
-)
+print(int(chosen.sum()), "of", len(chosen), "genes, chosen on", int(learn.sum()), "cells")
+print("the first five:", ", ".join(ranked.sort_values("highly_variable_rank").index[:5]))
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 4))
@@ -177,7 +175,13 @@ for which, colour, label in ((~chosen, "0.6", "not chosen"), (chosen, BLUE, "300
     axes.scatter(mean[which], variance[which], s=9, color=colour, label=label, alpha=0.7)
 line = np.geomspace(mean.min(), mean.max(), 50)
 axes.plot(line, line, "--", color=ORANGE, label="counting alone: variance = mean")
-axes.set(xscale="log", yscale="log", xlabel="mean count", ylabel="variance", title="Chosen genes lie above the trend")
+axes.set(
+    xscale="log",
+    yscale="log",
+    xlabel="mean count",
+    ylabel="variance",
+    title="Chosen genes vary more than others of their mean",
+)
 axes.legend(frameon=False)
 plt.show()
 
@@ -185,8 +189,8 @@ plt.show()
 # *Figure: a dot for each gene, variance over mean, both logarithmic. All follow a rising band; the chosen genes lie at its
 # upper edge, above the dashed line where variance equals mean.*
 #
-# Held-out cells must not take part in this choice: a gene list is something learned, too. The library chooses on the
-# training cells alone. The list is the model's **vocabulary**: gene number 0, 1, 2 and so on.
+# Held-out cells take no part in this choice, here and in the library: a gene list is something learned, too. The list is
+# the model's **vocabulary**: gene number 0, 1, 2 and so on.
 
 # %% [markdown]
 # ## 5. Why only the genes that are there?
@@ -236,9 +240,9 @@ exercises.check("2.2", answer)
 # %% [markdown]
 # ## 6. The store
 #
-# `scfm.prepare` does all of this, reads files in chunks, and writes a **store**: three arrays in CSR form on disk (which
-# genes, how many molecules, where each cell begins). The operating system reads from them what is asked for, so memory does
-# not grow with the data.
+# `scfm.prepare` does all of this, reads files in chunks, and writes a **store**: the counts as three arrays in CSR form
+# (which genes, how many molecules, where each cell begins), and three small ones about the cells. The operating system
+# reads from them what is asked for, so memory does not grow with the data.
 
 # %%
 config = scfm.load_config("minimal", {"model.n_genes": 300})
@@ -267,8 +271,6 @@ print(", ".join(f"{store.symbols[g]} {m}" for g, m in list(zip(genes, molecules,
 # the same; a cell is held out if that falls below 20 % of the range.
 
 # %%
-from scfm_lib.cells import held_out
-
 names = adata.obs_names
 first = held_out(names, fraction=0.2, seed=0)
 grown = held_out(names.append(names + "-new"), fraction=0.2, seed=0)  # twice as many cells, later
