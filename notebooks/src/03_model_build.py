@@ -726,16 +726,16 @@ exercises.check("3.4", answer)
 # | Geneformer | expressed genes, 2,048 at most | order alone: genes ranked | which gene is masked (cross-entropy) |
 # | scFoundation | expressed genes of 19,264 | value, by an embedding | values of masked genes (squared error) |
 #
-# * **scGPT** (Cui et al., *Nature Methods* 2024; 33 million human cells) predicts the genes withheld from those it is
+# * **scGPT** ([Cui et al., *Nature Methods* 2024](https://doi.org/10.1038/s41592-024-02201-0); 33 million human cells) predicts the genes withheld from those it is
 # given; an attention mask keeps apart what it may know. The 1,200 are a limit of its pretraining.
-# * **Geneformer** (Theodoris et al., *Nature* 2023; about 30 million human cells) ranks a cell's genes by expression
+# * **Geneformer** ([Theodoris et al., *Nature* 2023](https://doi.org/10.1038/s41586-023-06139-9); about 30 million human cells) ranks a cell's genes by expression
 # relative to their typical level; 15 % of the places are masked. This is its first version.
-# * **scFoundation** (Hao et al., *Nature Methods* 2024; over 50 million human cells) has an encoder for the expressed
+# * **scFoundation** ([Hao et al., *Nature Methods* 2024](https://doi.org/10.1038/s41592-024-02305-7); over 50 million human cells) has an encoder for the expressed
 # genes and a decoder for all. It is told the depth of a cell, and the depth at which to predict it.
 # * **Ours** learns from your cells, and predicts one half of a cell's molecules from the other.
 #
-# Size and millions of cells do not settle which vectors are better: without fine-tuning, scGPT and Geneformer often do
-# worse than simpler methods (Kedzierska et al., *Genome Biology* 2025). So in notebook 06 our model, too, has to stand
+# Size and millions of cells do not settle which vectors are better: without fine-tuning, scGPT and Geneformer
+# can do worse than simpler methods ([Kedzierska et al., *Genome Biology* 2025](https://doi.org/10.1186/s13059-025-03574-x)). So in notebook 06 our model, too, has to stand
 # beside PCA.
 
 # %% [markdown]

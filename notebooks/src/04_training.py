@@ -205,10 +205,7 @@ def train_plainly(store, cells, shape, settings, steps, total, watch=None):
     start = pca_start(store, cells, shape.gene_embedding_dim, settings.seed)
     model = new_model(shape, settings.seed, start)
 
-    matrices = [p for p in model.parameters() if p.dim() >= 2]  # decayed: a pull towards 0 against overfitting
-    vectors = [p for p in model.parameters() if p.dim() < 2]  # biases and norms are not
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), fused=True)
+    optimizer = adamw(model, settings, torch.device("cpu"))  # AdamW; matrices decay, biases and norms do not
 
     losses = []
     model.train()
