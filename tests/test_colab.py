@@ -204,3 +204,21 @@ def test_when_pip_cannot_the_line_to_copy_is_there(clone, tmp_path) -> None:
 def test_the_address_is_the_projects() -> None:
     repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
     assert f"REPOSITORY={repository} " in SCRIPT.read_text()
+
+
+def test_piped_it_fetches_the_project_first(tmp_path) -> None:
+    text = SCRIPT.read_text()
+    told = piped(text, tmp_path, "--dry-run")
+    assert told.returncode == 0, told.stderr
+    assert "would clone https://" in told.stdout
+    assert list(tmp_path.iterdir()) == []
+    gone = re.sub(r"REPOSITORY=\S+", f"REPOSITORY={tmp_path}/nowhere/scfm-workbook", text)
+    told = piped(gone, tmp_path)
+    assert told.returncode == 2
+    assert "SET-UP FAILED: the project could not be fetched" in told.stderr
+
+
+def piped(text: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {key: value for key, value in os.environ.items() if key not in KAGGLE} | COLAB
+    command = ["bash", "-s", "--", *arguments]
+    return subprocess.run(command, input=text, capture_output=True, text=True, env=environment, cwd=folder)
