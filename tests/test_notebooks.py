@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import jupytext
 import nbformat
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -151,3 +153,14 @@ def test_the_readme_has_the_table_with_addresses_that_exist() -> None:
     assert len(targets) == 2 * len(NAMES)  # Colab and Kaggle
     assert all((ROOT / target).exists() for target in targets)
     assert all((ROOT / target).exists() for target in re.findall(r"\]\((?!http)([^)#\s]+)", readme))
+
+
+def test_what_is_written_down_of_pbmc3k_was_counted(pbmc3k: Path) -> None:
+    counts = ad.read_h5ad(pbmc3k)
+    mitochondrial = counts[:, counts.var_names.str.startswith("MT-")].X.sum(axis=1)
+    share = 100 * np.asarray(mitochondrial).ravel() / np.asarray(counts.X.sum(axis=1)).ravel()
+    twin = (FOLDER / "src" / "02_preprocessing.py").read_text()
+    assert f"cells_per_bin = {np.histogram(share, np.arange(0, 5.01, 0.25))[0].tolist()}\n" in twin
+    seen = np.asarray((counts.X > 0).sum(axis=1)).mean()
+    assert f"{counts.n_vars:,} genes" in twin
+    assert f"{seen:.0f} genes are seen" in twin

@@ -81,7 +81,7 @@ def test_auto_needs_a_folder_and_leaves_strangers_alone(cells, tiny, tmp_path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1))
+@pytest.mark.parametrize("seed", range(3))
 def test_killed_at_a_random_moment_on_kaggle_the_same_cell_goes_on(cells, tmp_path, seed) -> None:
     from conftest import TINY
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COLAB = ("ipywidgets==7.7.1", "ipykernel==6.17.1", "widgetsnbextension==3.6.10", "jupyterlab_widgets==1.1.11")
-NOTEBOOKS = ("01_hardware_check", "04_training")
+NOTEBOOKS = ("01_hardware_check", "04_training", "05_monitoring")
 
 pytestmark = pytest.mark.slow
 
