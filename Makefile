@@ -34,7 +34,7 @@ notebooks: .venv/test
 	$(BIN)/python notebooks/index.py
 
 # The small trained model that lies in data/.
-checkpoint: .venv/demo
+checkpoint: .venv/benchmark
 	$(BIN)/python benchmarks/checkpoint.py
 
 bench: .venv/benchmark

@@ -11,6 +11,8 @@ from urllib.parse import urlparse
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
+COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"  # the addresses that both services give out
+KAGGLE_BADGE = "https://kaggle.com/static/images/open-in-kaggle.svg"
 START, END = "<!-- notebooks: written by notebooks/index.py -->", "<!-- /notebooks -->"
 
 
@@ -36,11 +38,13 @@ def table() -> str:
     for path in sorted((ROOT / "notebooks").glob("0*.ipynb")):
         title, about = header(path)
         file = f"{name}/blob/main/notebooks/{path.name}"
-        colab = f"[Colab](https://colab.research.google.com/github/{file})"
-        kaggle = f"[Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/{file})"
+        colab = f"[![Open in Colab]({COLAB_BADGE})](https://colab.research.google.com/github/{file})"
+        kaggle = (
+            f"[![Open in Kaggle]({KAGGLE_BADGE})](https://kaggle.com/kernels/welcome?src=https://github.com/{file})"
+        )
         minutes = " | ".join(about[f"minutes on a {where}"] for where in ("2-core CPU", "T4"))
         solution = f"[solutions](notebooks/solutions/{path.name})"
-        rows.append(f"| [{title}](notebooks/{path.name}) | {minutes} | {colab} · {kaggle} · {solution} |")
+        rows.append(f"| [{title}](notebooks/{path.name}) | {minutes} | {colab} {kaggle} {solution} |")
     return "\n".join(rows)
 
 

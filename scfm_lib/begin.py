@@ -31,18 +31,28 @@ def resumed(resume: str | Path, run_dir: str | Path | None, data: Any) -> Beginn
     """A run as its checkpoint left it.
 
     Raises:
-        InputError: no checkpoint there, or a store of other genes.
+        InputError: no checkpoint there, data that are not a store, or a store of other genes.
     """
     file = find_checkpoint(resume)
     state = load_checkpoint(file)
     run_dir = Path(run_dir or file.resolve().parent.parent)
-    store = Path(str(data)) if data is not None else Path(state["store"])
-    if not store.is_absolute() and data is None:
-        store = run_dir / store
+    if data is None:
+        store = run_dir / state["store"]  # stays as it is where it is absolute
+    elif isinstance(data, (str, Path)) and (Path(data) / "store.json").exists():
+        store = Path(data)
+    else:
+        raise InputError(
+            f"a run that goes on reads the store it was trained on, not {_called(data)}; leave the data out, or give "
+            "that store's folder if it has moved"
+        )
     if open_store(store).symbols.tolist() != state["symbols"]:
         raise InputError(f"store {store} has another vocabulary than the checkpoint; give the store it was trained on")
     run_dir.mkdir(parents=True, exist_ok=True)
     return Beginning(run_dir, checkpoint_config(state), store, state, file)
+
+
+def _called(data: Any) -> str:
+    return f"an AnnData of {data.n_obs:,} cells" if isinstance(data, ad.AnnData) else str(data)
 
 
 def found_run(run_dir: str | Path | None) -> Path | None:

@@ -1,11 +1,13 @@
 """CELLxGENE Census as a source: cells of many published studies, chosen by a filter, with raw counts.
 
 Needs the package `cellxgene_census`, which is not among the dependencies, and the network; asked for by name only.
-Written by its documentation (https://chanzuckerberg.github.io/cellxgene-census/python-api.html), and tested against a
-double of the package: no session of ours has reached the Census itself.
+Tested with that package on a small local copy in the Census' layout (lessons/local_census.py): no session of ours has
+reached the Census itself.
 """
 
 import importlib
+import warnings
+from pathlib import Path
 from types import ModuleType
 
 import anndata as ad
@@ -24,6 +26,7 @@ def census(
     max_cells: int = 10_000,
     version: str = VERSION,
     seed: int = 0,
+    uri: str | Path | None = None,
 ) -> ad.AnnData:
     """Cells of the Census that a filter finds, with raw counts in X: (cells, genes), ready for `train` and `embed`.
 
@@ -37,6 +40,7 @@ def census(
         max_cells: if more are found, so many are drawn at random; about 25 kB of memory each.
         version: of the Census.
         seed: of the draw.
+        uri: a copy of the Census on a disk of yours; then nothing is sent, and `version` is only written down.
 
     Returns:
         The cells, `COLUMNS` in obs; `uns["census"]` says version, filter, and how many were found and taken.
@@ -51,7 +55,8 @@ def census(
     if "is_primary_data" not in wanted:
         wanted = f"({wanted}) and is_primary_data == True" if wanted else "is_primary_data == True"
     try:
-        with package.open_soma(census_version=version) as opened:
+        where = {"census_version": version} if uri is None else {"uri": str(uri)}
+        with package.open_soma(**where) as opened:
             found = package.get_obs(opened, organism, value_filter=wanted, column_names=["soma_joinid"])
             numbers = np.sort(found["soma_joinid"].to_numpy(dtype=np.int64))
             if len(numbers) < 2:
@@ -61,9 +66,11 @@ def census(
             taken = numbers
             if len(numbers) > max_cells:
                 taken = np.sort(np.random.default_rng(seed).choice(numbers, max_cells, replace=False))
-            adata = package.get_anndata(
-                opened, organism, X_name="raw", obs_coords=taken.tolist(), obs_column_names=list(COLUMNS)
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # anndata's "Transforming to str index"
+                adata = package.get_anndata(
+                    opened, organism, X_name="raw", obs_coords=taken.tolist(), obs_column_names=list(COLUMNS)
+                )
     except InputError:
         raise
     except Exception as error:  # the network, TileDB and the filter's parser raise many kinds
@@ -75,7 +82,7 @@ def census(
     if "feature_id" in adata.var:
         adata.var_names = adata.var["feature_id"].astype(str).to_numpy()
     adata.uns["census"] = {
-        "version": version,
+        "version": version if uri is None else f"local copy, said to be {version}",
         "filter": wanted,
         "organism": organism,
         "found": len(numbers),

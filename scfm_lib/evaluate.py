@@ -67,8 +67,8 @@ def evaluate(
         say: told what is being done.
 
     Returns:
-        `embeddings` and `held_out` (method -> score -> value, None for a method that was not run), `vectors`
-        (method -> (cells, dimensions)), `labels`, `seconds`, `cells`, `protocol` and `versions`.
+        `step` of the checkpoint, `embeddings` and `held_out` (method -> score -> value, None for a method that was not
+        run), `vectors` (method -> (cells, dimensions)), `labels`, `seconds`, `cells`, `protocol` and `versions`.
 
     Raises:
         InputError: no such key, or labels that cannot be judged.
@@ -122,6 +122,7 @@ def evaluate(
         known = split_vectors[name] is not None and unseen.any()
         second[name] = held_out_scores(split_vectors[name][enough], y, unseen[enough]) if known else None
     return {
+        "step": state["step"],
         "embeddings": table,
         "held_out": second,
         "seconds": round(time.monotonic() - started, 1),

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -71,9 +72,11 @@ class Monitor:
                 raise InputError(
                     "--wandb needs wandb: pip install wandb, then wandb login (or WANDB_MODE=offline)"
                 ) from None
-            self.wandb = package.init(
-                project="scfm", name=run_dir.name, dir=str(run_dir), config=config.model_dump(), resume="allow"
-            )
+            known = run_dir / "wandb_id.txt"  # a run that goes on is the same run there, too
+            if not known.exists():
+                known.write_text(secrets.token_hex(4), encoding="utf-8")
+            names = {"id": known.read_text(encoding="utf-8"), "name": run_dir.name, "dir": str(run_dir)}
+            self.wandb = package.init(project="scfm", config=config.model_dump(), resume="allow", **names)
 
     def __enter__(self) -> Self:
         return self

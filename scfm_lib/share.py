@@ -25,6 +25,7 @@ from .checkpoint import (
     load_pretrained,
 )
 from .config import Config, InputError, config_text
+from .report import table_text, verdict
 from .store import open_store
 
 __all__ = ["load_pretrained", "model_card", "save_pretrained"]
@@ -75,7 +76,7 @@ def model_card(file: Path, state: dict[str, Any], name: str, about: str, license
     """The card (Mitchell et al., FAT* 2019) in Markdown with the hub's YAML front matter, from what the run recorded.
 
     Args:
-        file: the checkpoint; `metrics.jsonl` and the store are looked for in its run.
+        file: the checkpoint; `metrics.jsonl`, the store and `report/scores.json` are looked for in its run.
         state: what `load_checkpoint` read from it.
         name: of the model; `about` and `license` are those of `save_pretrained`.
     """
@@ -97,9 +98,9 @@ def model_card(file: Path, state: dict[str, Any], name: str, about: str, license
         *_data(run_dir / state["store"], config),
         "\n## Training\n",
         *_training(run_dir / "metrics.jsonl", state, config),
+        *_scores(run_dir / "report" / "scores.json", state["step"]),
         "\n## Limits\n",
-        "- It was not judged here: compare its vectors with PCA's on your own cells (`scfm evaluate` does it on the "
-        "run) before you trust them.",
+        "- Compare its vectors with PCA's on your own cells before you trust them.",
         "- It has seen no cells but those above. Other tissues, species, diseases and protocols are guesses.",
         "- Genes outside its vocabulary count only towards a cell's library size.",
         "- Vectors of different models, also of different seeds, cannot be compared with each other.",
@@ -122,6 +123,19 @@ def _data(folder: Path, config: Config) -> list[str]:
     lines.append(f"- {len(store) - held_out:,} cells were learned from")
     lines.append(f"- {held_out:,} cells, chosen by their names (split_seed {config.data.split_seed}), were held out")
     return lines
+
+
+def _scores(file: Path, step: int) -> list[str]:
+    """What `scfm evaluate` found of this very checkpoint, beside PCA, scVI and the model before training."""
+    lines = ["\n## Scores\n"]
+    result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if result.get("step") != step:
+        return [*lines, "It was not judged when this card was written: `scfm evaluate` on the run does it."]
+    cells, held_out = result["cells"], result["held_out"]
+    unseen = bool(held_out["trained"])
+    which = f"{cells['held_out']:,} cells held out of everything" if unseen else f"{cells['judged']:,} cells, 5-fold"
+    table = held_out if unseen else result["embeddings"]
+    return [*lines, f"On {which}. {verdict(table)} A dash: not run.\n", f"```text\n{table_text(table)}\n```"]
 
 
 def _training(metrics: Path, state: dict[str, Any], config: Config) -> list[str]:

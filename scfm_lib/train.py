@@ -62,7 +62,7 @@ def train(
     Args:
         config: a `Config`, preset or YAML file; MINIMAL when unset. Not used with `resume`: a run keeps its config.
         data: a path, `AnnData`, data set name or prepared store, or several (see `find_data`). With `resume` only
-            needed if the data have moved.
+            the store, if it has moved.
         resume: a checkpoint or run to continue; it knows its config and data. "auto": `run_dir`, if a run is there,
             else a new one, so that the same call can be made again after a session ended.
         run_dir: a new folder; `DATE-TIME` in `places.work_dir()` when unset.

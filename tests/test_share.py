@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,21 @@ def test_a_card_without_store_or_metrics_says_so(trained, tmp_path) -> None:
     assert "## Data\n\nblood of nobody\n\n" in text
     assert yaml.safe_load(text.split("---")[1])["license"] == "mit"
     assert text.count("not recorded") == 2
+
+
+def test_scores_stand_on_the_card_if_they_are_of_this_step(trained, tmp_path) -> None:
+    shutil.copytree(trained.dir, tmp_path / "run")
+    cells = scfm.simulate(600, 120, n_types=3, n_batches=2, depth=300, seed=1)
+    result = scfm.evaluate(tmp_path / "run", cells, scvi=False)
+    scfm.write_report(result, tmp_path / "run", tmp_path / "run" / "report")
+    card = (save_pretrained(tmp_path / "run", tmp_path / "judged") / "README.md").read_text()
+    assert f"On {result['cells']['held_out']:,} cells held out of everything. The trained model is" in card
+    for method in ("pca", "untrained", "trained"):
+        assert f"{result['held_out'][method]['knn_f1']:.3f}" in card
+    scores = tmp_path / "run" / "report" / "scores.json"
+    scores.write_text(json.dumps(json.loads(scores.read_text()) | {"step": trained.step - 1}))
+    card = (save_pretrained(tmp_path / "run", tmp_path / "other") / "README.md").read_text()
+    assert "It was not judged" in card
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "vocabulary.json"])

@@ -192,3 +192,22 @@ def test_the_schedule_rises_and_falls() -> None:
     assert max(rates) == pytest.approx(settings.learning_rate)
     assert rates[0] == pytest.approx(settings.learning_rate / 10)
     assert rates[-1] < 0.03 * settings.learning_rate
+
+
+def test_weights_and_biases_offline(tiny, cells, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed (pip install '.[test]')")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", max_steps=10, wandb=True, verbose=False)
+    scfm.train(resume=run.checkpoint, max_steps=15, wandb=True, verbose=False)
+    written = list((run.dir / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(written) == 2
+    assert all(b"grad_norm" in file.read_bytes() for file in written)
+    assert len({file.name for file in written}) == 1  # the same run, as its id says
+
+
+def test_a_run_goes_on_with_its_store_alone(trained, cells, tmp_path) -> None:
+    cells.write_h5ad(tmp_path / "other.h5ad")
+    for data, named in ((cells, "AnnData of 300 cells"), (tmp_path / "other.h5ad", "other.h5ad"), ("pbmc3k", "pbmc3k")):
+        with pytest.raises(scfm.InputError, match=f"not .*{named}; leave the data out"):
+            scfm.train(data=data, resume=trained.dir, verbose=False)
