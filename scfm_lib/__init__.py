@@ -7,6 +7,7 @@ adata.obsm["X_scfm"] = scfm.embed(run.model, adata)
 """
 
 import importlib
+import os
 import sys
 import types
 from typing import Any
@@ -34,6 +35,11 @@ _WHERE = {
     "write_report": "report",
 }
 __all__ = list(_WHERE)
+
+# Threads of torch that wait for each other spin, and take the cores from whatever else runs. 1,000 turns instead of
+# some 300,000 cost nothing alone, and beside a second run are twice as fast (CONTRIBUTING.md). Read when torch loads.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 class _Package(types.ModuleType):

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -86,9 +87,9 @@ def test_thin_enough_to_read() -> None:
 def test_one_direction_no_cycles() -> None:
     order = (  # from the first to the last: a file imports only those before it
         "config places quantities versions cards machine probe hardware genes cells store batches model start "
-        "checkpoint share census datasets embed explain heads monitor doctor processes optimize signals session begin "
-        "train evaluate formulas memory typical speed target levers estimate check plots report simulate exercises "
-        "tables widgets dashboard cli __main__ __init__"
+        "checkpoint census datasets embed explain heads monitor doctor processes optimize signals session begin "
+        "train evaluate formulas memory typical speed target levers estimate check plots report share simulate "
+        "exercises tables widgets dashboard cli __main__ __init__"
     ).split()
     for path in (ROOT / "scfm_lib").glob("*.py"):
         for imported in re.findall(r"from \.(\w+) import", path.read_text()):
@@ -138,3 +139,14 @@ def test_the_readmes_lines_for_windows_are_the_makefiles() -> None:
     assert "--constraint constraints.txt" in makefile
     assert "$(INSTALL) torch\n" in makefile
     assert "$(INSTALL) --editable ." in makefile
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_waiting_threads_spin_shortly_unless_the_user_says_otherwise(said: dict[str, str], expected: str) -> None:
+    plain = {key: value for key, value in os.environ.items() if key not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    code = "import sys, os, scfm_lib; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    told = subprocess.check_output([sys.executable, "-c", code], env=plain | said, text=True, cwd=ROOT)
+    assert told.split() == [expected, "False"]
