@@ -15,6 +15,8 @@ from .datasets import find_data
 from .places import work_dir
 from .store import Store, open_store, prepare
 
+MARK = ".scfm-run"  # says that a run made this folder, so that what a killed one left may be removed
+
 
 @dataclass
 class Beginning:
@@ -56,7 +58,8 @@ def _called(data: Any) -> str:
 
 
 def found_run(run_dir: str | Path | None) -> Path | None:
-    """The run folder, if a run can go on there. What a run left that was killed before its first checkpoint is removed.
+    """The run folder, if a run can go on there. What a run left that was killed before its first checkpoint is removed,
+    but nothing of a folder that no run has made.
 
     Raises:
         InputError: no folder is given.
@@ -66,11 +69,12 @@ def found_run(run_dir: str | Path | None) -> Path | None:
     run_dir = Path(run_dir)
     if any((run_dir / "checkpoints").glob("checkpoint_step_*.pt")):
         return run_dir
-    for left in run_dir.glob("*") if run_dir.is_dir() else ():
-        if left.is_dir() and (left.name in {"store", "logs", "checkpoints"} or left.name.startswith(".store-")):
-            shutil.rmtree(left)
-        elif left.name in {"config.yaml", "metrics.jsonl", "metrics.partial"}:
-            left.unlink()
+    if (run_dir / MARK).exists():
+        for left in run_dir.iterdir():
+            if left.is_dir() and (left.name in {"store", "logs", "checkpoints"} or left.name.startswith(".store-")):
+                shutil.rmtree(left)
+            elif left.name in {"config.yaml", "metrics.jsonl", "metrics.partial", MARK}:
+                left.unlink()
     return None
 
 
@@ -88,6 +92,7 @@ def new(config: Config, data: Any, run_dir: str | Path | None) -> Beginning:
         store = _prepared(data, config, run_dir)
     except BaseException:
         with contextlib.suppress(OSError):
+            (run_dir / MARK).unlink()
             run_dir.rmdir()  # empty still: nothing half-made stays
         raise
     follow_store(config, store)
@@ -120,6 +125,7 @@ def _new_run_dir(run_dir: str | Path | None) -> Path:
             f"run folder {run_dir} is not empty; continue it with --resume {run_dir}, or choose another --run-dir"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / MARK).touch()
     return run_dir
 
 

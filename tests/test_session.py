@@ -75,9 +75,11 @@ def test_auto_needs_a_folder_and_leaves_strangers_alone(cells, tiny, tmp_path) -
         scfm.train(tiny, cells, resume="auto", verbose=False)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
+    scfm.prepare([cells], tiny, tmp_path / "run" / "store")
     with pytest.raises(scfm.InputError, match="is not empty"):
         scfm.train(tiny, cells, resume="auto", run_dir=tmp_path / "run", verbose=False)
     assert (tmp_path / "run" / "thesis.txt").read_text() == "mine"
+    assert len(scfm.open_store(tmp_path / "run" / "store")) == 300
 
 
 @pytest.mark.slow
