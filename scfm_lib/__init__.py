@@ -22,6 +22,7 @@ _WHERE = {
     "prepare": "store",
     "open_store": "store",
     "find_data": "datasets",
+    "census": "census",
     "simulate": "simulate",
     "CellTransformer": "model",
     "load_model": "checkpoint",
@@ -33,6 +34,7 @@ _WHERE = {
     "estimate": "estimate",
     "best_fit": "estimate",
     "write_report": "report",
+    "save_pretrained": "share",
 }
 __all__ = list(_WHERE)
 

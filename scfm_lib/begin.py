@@ -120,7 +120,9 @@ def _new_run_dir(run_dir: str | Path | None) -> Path:
     if run_dir is None:
         run_dir = work_dir() / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run_dir = Path(run_dir)
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    if run_dir.is_file():
+        raise InputError(f"run folder {run_dir} is a file; choose another --run-dir")
+    if run_dir.exists() and any(run_dir.iterdir()):
         raise InputError(
             f"run folder {run_dir} is not empty; continue it with --resume {run_dir}, or choose another --run-dir"
         )

@@ -506,12 +506,10 @@ exercises.check("7.3", answer)
 # not installed with the workbook; without it, it says what to do:
 
 # %%
-from scfm_lib import census as census_source
-
 blood = "tissue_general == 'blood' and disease == 'normal' and assay == '10x 3\\' v3'"
 FETCH = False  # set to True to fetch cells over the network
 if FETCH:
-    cells = census_source.census(blood, max_cells=5_000)
+    cells = scfm.census(blood, max_cells=5_000)
     cells.write_h5ad(folder / "census.h5ad")
 
 # %% [markdown]
@@ -524,7 +522,7 @@ if importlib.util.find_spec("cellxgene_census"):
     from scfm_lib.lessons.local_census import write_census
 
     copy = write_census(scfm.find_data("bundled"), Path(tempfile.mkdtemp(dir=folder)) / "census")
-    local = census_source.census(blood, uri=copy, max_cells=200)
+    local = scfm.census(blood, uri=copy, max_cells=200)
     print(local.uns["census"]["found"], "found,", local.n_obs, "taken")
     print(local.obs[["dataset_id", "assay", "cell_type"]].head(3).to_string())
 else:
@@ -564,10 +562,8 @@ print("judged on", result["cells"]["held_out"], "held-out cells in", round(resul
 # `save_pretrained` then writes four files:
 
 # %%
-from scfm_lib.share import save_pretrained
-
 about = "700 human blood cells that come with scanpy."
-shared = save_pretrained(alone, place / "my-first-model", about=about, license="mit")
+shared = scfm.save_pretrained(alone, place / "my-first-model", about=about, license="mit")
 for file in sorted(shared.iterdir()):
     print(file.name)
 
