@@ -84,6 +84,11 @@ def find_checkpoint(path: str | Path) -> Path:
     for folder in (path / "checkpoints", path):
         if folder.is_dir() and _by_step(folder):
             return _by_step(folder)[-1]
+    if (path / WEIGHTS).exists():
+        raise InputError(
+            f"{path} is a shared model, which can embed but not go on or be judged; give the run that it came from, or "
+            "embed your cells and judge obsm['X_scfm']"
+        )
     raise InputError(f"there is no checkpoint at {path}; give RUN or RUN/checkpoints/checkpoint_step_N.pt")
 
 

@@ -68,6 +68,12 @@ def test_the_card_is_written_from_the_run(trained, shared) -> None:
     assert str(trained.dir.parent) not in text  # no paths of the machine it was made on
 
 
+def test_what_a_shared_model_cannot_do_is_said(shared, cells) -> None:
+    for attempt in (lambda: scfm.evaluate(shared, cells), lambda: scfm.train(resume=shared, verbose=False)):
+        with pytest.raises(scfm.InputError, match="is a shared model, which can embed"):
+            attempt()
+
+
 def test_a_card_without_store_or_metrics_says_so(trained, tmp_path) -> None:
     lonely = tmp_path / "lonely" / "model.pt"
     lonely.parent.mkdir()
