@@ -61,7 +61,7 @@ print(adata.obs["cell_type"].value_counts().head(4).to_string())
 
 # %%
 corner = adata[:4, ["CD74", "NKG7", "S100A8", "MS4A1", "CST3"]].to_df().astype(int)
-print(corner.to_string())
+print(corner.rename_axis(index=None, columns=None).to_string())
 
 # %% [markdown]
 # Whole numbers: one for each molecule that was caught. (These were restored from published logarithms by scanpy's own
@@ -231,9 +231,8 @@ import torch
 minimal = ModelConfig(n_genes=1000)
 flops = {tokens: float(training_flops(minimal, torch.tensor([tokens]))) for tokens in (100, 300, 1000)}
 for tokens, operations in flops.items():
-    print(
-        f"{tokens:>5} tokens: {operations / 1e6:>6.0f} million operations for a cell, {operations / flops[100]:.0f} x"
-    )
+    times = operations / flops[100]
+    print(f"{tokens:>5} tokens: {operations / 1e6:>6.0f} million operations for a cell, {times:.0f} x")
 
 # %%
 tokens = np.arange(50, 1001, 50)
@@ -298,10 +297,8 @@ print(", ".join(f"{store.symbols[g]} {m}" for g, m in list(zip(genes, molecules,
 names = adata.obs_names
 first = held_out(names, fraction=0.2, seed=0)
 grown = held_out(names.append(names + "-new"), fraction=0.2, seed=0)  # twice as many cells, later
-print(
-    f"{first.mean():.0%} held out; the same cells after the data have grown:",
-    bool((grown[: len(names)] == first).all()),
-)
+same = bool((grown[: len(names)] == first).all())
+print(f"{first.mean():.0%} held out; the same cells after the data have grown: {same}")
 
 # %% [markdown]
 # A list of random numbers would have changed with the first cell added. Nobody has to pass lists around, and training and
@@ -319,14 +316,8 @@ coins = np.random.default_rng(0)
 half_a = coins.binomial(molecules.astype(int), 0.5)
 half_b = molecules.astype(int) - half_a
 print("molecules:", int(molecules.sum()), "=", int(half_a.sum()), "+", int(half_b.sum()))
-print(
-    "genes seen in A:",
-    int((half_a > 0).sum()),
-    " in B:",
-    int((half_b > 0).sum()),
-    " in both:",
-    int(((half_a > 0) & (half_b > 0)).sum()),
-)
+in_a, in_b = half_a > 0, half_b > 0
+print("genes seen in A:", int(in_a.sum()), " in B:", int(in_b.sum()), " in both:", int((in_a & in_b).sum()))
 
 # %% [markdown]
 # `HalfCells` does that for every cell, anew in each epoch, and puts halves of similar length into a batch, since all rows
@@ -363,16 +354,12 @@ print(f"padding: {random_padding:.0%} in random order, {sorted_padding:.0%} sort
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
 widest = int(shuffled.max())
-for panel, rows, title in (
-    (panels[0], groups[0], "random order"),
-    (panels[1], (batch.values > 0).sum(1).numpy(), "sorted"),
-):
+drawn = {"A batch in random order": groups[0], "A batch of similar lengths": (batch.values > 0).sum(1).numpy()}
+for panel, (title, rows) in zip(panels, drawn.items(), strict=True):
     filled = np.arange(widest)[None, :] < np.sort(rows)[:, None]
     inside = np.arange(widest)[None, :] < rows.max()
     panel.imshow(filled + 0.0 + inside, aspect="auto", cmap="cividis", vmin=0, vmax=2, interpolation="nearest")
-    panel.set(
-        xlabel="place in the row", title=f"A batch in {title}" if title != "sorted" else "A batch of similar lengths"
-    )
+    panel.set(xlabel="place in the row", title=title)
 panels[0].set_ylabel("half cells")
 plt.tight_layout()
 plt.show()
