@@ -484,7 +484,7 @@ plt.show()
 # ### What is in a run's folder
 
 # %%
-for path in sorted(run.dir.iterdir()):
+for path in sorted(run.dir.glob("[!.]*")):
     inside = f"  ({len(list(path.iterdir()))} files)" if path.is_dir() and path.name != "logs" else ""
     print(path.name + ("/" if path.is_dir() else "") + inside)
 
