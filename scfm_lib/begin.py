@@ -15,7 +15,9 @@ from .datasets import find_data
 from .places import work_dir
 from .store import Store, open_store, prepare
 
-MARK = ".scfm-run"  # says that a run made this folder, so that what a killed one left may be removed
+MARK = ".scfm-run"  # says that a run made this folder, so that what a killed one left may be removed:
+FOLDERS = {"store", "logs", "checkpoints", "wandb"}
+FILES = {MARK, "config.yaml", "metrics.jsonl", "metrics.partial", "wandb_id.txt"}
 
 
 @dataclass
@@ -71,9 +73,9 @@ def found_run(run_dir: str | Path | None) -> Path | None:
         return run_dir
     if (run_dir / MARK).exists():
         for left in run_dir.iterdir():
-            if left.is_dir() and (left.name in {"store", "logs", "checkpoints"} or left.name.startswith(".store-")):
+            if left.is_dir() and (left.name in FOLDERS or left.name.startswith(".store-")):
                 shutil.rmtree(left)
-            elif left.name in {"config.yaml", "metrics.jsonl", "metrics.partial", MARK}:
+            elif left.name in FILES:
                 left.unlink()
     return None
 

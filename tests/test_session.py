@@ -82,6 +82,18 @@ def test_auto_needs_a_folder_and_leaves_strangers_alone(cells, tiny, tmp_path) -
     assert len(scfm.open_store(tmp_path / "run" / "store")) == 300
 
 
+def test_what_a_killed_start_left_is_cleared(cells, tiny, tmp_path) -> None:
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", max_steps=2, verbose=False)
+    run.checkpoint.unlink()  # as if killed before it
+    for other in (run.dir / "checkpoints").iterdir():
+        other.unlink()
+    (run.dir / "wandb").mkdir()
+    (run.dir / "wandb_id.txt").write_text("1234")
+    (run.dir / ".store-abc").mkdir()
+    assert scfm.train(tiny, cells, run_dir=run.dir, resume="auto", max_steps=2, verbose=False).step == 2
+    assert not (run.dir / "wandb_id.txt").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_a_random_moment_on_kaggle_the_same_cell_goes_on(cells, tmp_path, seed) -> None:
