@@ -67,8 +67,9 @@ def evaluate(
         say: told what is being done.
 
     Returns:
-        `step` of the checkpoint, `embeddings` and `held_out` (method -> score -> value, None for a method that was not
-        run), `vectors` (method -> (cells, dimensions)), `labels`, `seconds`, `cells`, `protocol` and `versions`.
+        `step` of the checkpoint, `data`'s name, `embeddings` and `held_out` (method -> score -> value, None for a method
+        that was not run), `vectors` (method -> (cells, dimensions)), `labels`, `seconds`, `cells`, `protocol` and
+        `versions`.
 
     Raises:
         InputError: no such key, or labels that cannot be judged.
@@ -123,6 +124,7 @@ def evaluate(
         second[name] = held_out_scores(split_vectors[name][enough], y, unseen[enough]) if known else None
     return {
         "step": state["step"],
+        "data": f"{adata.n_obs:,} cells" if isinstance(data, ad.AnnData) else Path(data).name,
         "embeddings": table,
         "held_out": second,
         "seconds": round(time.monotonic() - started, 1),

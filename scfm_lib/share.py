@@ -135,7 +135,11 @@ def _scores(file: Path, step: int) -> list[str]:
     unseen = bool(held_out["trained"])
     which = f"{cells['held_out']:,} cells held out of everything" if unseen else f"{cells['judged']:,} cells, 5-fold"
     table = held_out if unseen else result["embeddings"]
-    return [*lines, f"On {which}. {verdict(table)} A dash: not run.\n", f"```text\n{table_text(table)}\n```"]
+    return [
+        *lines,
+        f"Judged on {result['data']}: {which}. {verdict(table)} A dash: not run.\n",
+        f"```text\n{table_text(table)}\n```",
+    ]
 
 
 def _training(metrics: Path, state: dict[str, Any], config: Config) -> list[str]:

@@ -93,7 +93,8 @@ def test_scores_stand_on_the_card_if_they_are_of_this_step(trained, tmp_path) ->
     result = scfm.evaluate(tmp_path / "run", cells, scvi=False)
     scfm.write_report(result, tmp_path / "run", tmp_path / "run" / "report")
     card = (save_pretrained(tmp_path / "run", tmp_path / "judged") / "README.md").read_text()
-    assert f"On {result['cells']['held_out']:,} cells held out of everything. The trained model is" in card
+    held_out = f"{result['cells']['held_out']:,} cells held out of everything"
+    assert f"Judged on 600 cells: {held_out}. The trained model is" in card
     for method in ("pca", "untrained", "trained"):
         assert f"{result['held_out'][method]['knn_f1']:.3f}" in card
     scores = tmp_path / "run" / "report" / "scores.json"
