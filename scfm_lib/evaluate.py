@@ -67,9 +67,9 @@ def evaluate(
         say: told what is being done.
 
     Returns:
-        `step` of the checkpoint, `data`'s name, `embeddings` and `held_out` (method -> score -> value, None for a method
-        that was not run), `vectors` (method -> (cells, dimensions)), `labels`, `seconds`, `cells`, `protocol` and
-        `versions`.
+        `step` of the checkpoint, `data` (its name), `embeddings` and `held_out` (method -> score -> value, None for a
+        method that was not run), `vectors` (method -> (cells, dimensions)), `labels`, `seconds`, `cells`, `protocol`
+        and `versions`.
 
     Raises:
         InputError: no such key, or labels that cannot be judged.
