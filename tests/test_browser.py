@@ -123,12 +123,32 @@ def test_the_preset_picker_answers_the_mouse(page: Page, lab: tuple[str, Path]) 
     (runs / "config.yaml").unlink()
 
 
+BLUE_PIXELS = """image => {
+    const size = {width: image.naturalWidth, height: image.naturalHeight}
+    const canvas = Object.assign(document.createElement("canvas"), size)
+    const context = canvas.getContext("2d")
+    context.drawImage(image, 0, 0)
+    const data = context.getImageData(0, 0, canvas.width, canvas.height).data
+    let blue = 0
+    for (let i = 0; i < data.length; i += 4) if (data[i] < 60 && data[i + 1] > 80 && data[i + 2] > 140) blue++
+    return blue
+}"""  # the line's colour, #0173b2: how many pixels of a picture have it
+
+
 def test_notebook_04_draws_its_loss_curve(page: Page, lab: tuple[str, Path]) -> None:
     address, _ = lab
     run_all(page, address, "04_training")
     curve = page.locator(".jp-Cell", has_text="# the live loss curve").locator("img").last
     curve.wait_for(timeout=10 * MINUTES)
     curve.scroll_into_view_if_needed()
+    empty = curve.get_attribute("src")  # most likely: the axes before the first ten steps
+    seen, drawn = {empty}, 0
+    for _ in range(600):  # live: it changes while the cell runs
+        seen.add(curve.get_attribute("src"))
+        if len(seen) > 1 and (drawn := curve.evaluate(BLUE_PIXELS)) > 500:
+            break
+        page.wait_for_timeout(200)
     page.screenshot(path=SHOTS / "04_loss_curve.png")
-    assert curve.evaluate("image => image.naturalWidth") > 300
+    assert len(seen) > 1, "the picture stood still"
+    assert drawn > 500, "there is no curve in the picture"
     assert page.locator(".jp-RenderedText[data-mime-type*='stderr']").count() == 0
