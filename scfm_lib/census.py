@@ -40,7 +40,7 @@ def census(
         max_cells: if more are found, so many are drawn at random; about 25 kB of memory each.
         version: of the Census.
         seed: of the draw.
-        uri: a copy of the Census on a disk of yours; then nothing is sent, and `version` is only written down.
+        uri: a copy of the Census on a disk of yours; then nothing is sent, and `version` is not used.
 
     Returns:
         The cells, `COLUMNS` in obs; `uns["census"]` says version, filter, and how many were found and taken.
@@ -82,7 +82,7 @@ def census(
     if "feature_id" in adata.var:
         adata.var_names = adata.var["feature_id"].astype(str).to_numpy()
     adata.uns["census"] = {
-        "version": version if uri is None else f"local copy, said to be {version}",
+        "version": version if uri is None else "local copy",
         "filter": wanted,
         "organism": organism,
         "found": len(numbers),

@@ -264,19 +264,12 @@ for name in presets:
 figure, axes = plt.subplots(figsize=(7.5, 2.6))
 for row, name in enumerate(presets):
     low, high = card_memory[name]
-    axes.barh(row, high - low, left=low, height=0.5, color=colours[1], label="the guide's claim" if row == 0 else None)
-    axes.plot(
-        sizes[name]["total"] / 1e9,
-        row,
-        "o",
-        color=colours[0],
-        markersize=9,
-        label="estimated here" if row == 0 else None,
-    )
+    claimed = axes.barh(row, high - low, left=low, height=0.5, color=colours[1])
+    (estimated,) = axes.plot(sizes[name]["total"] / 1e9, row, "o", color=colours[0], markersize=9)
 axes.set_yticks(range(3), [name.upper() for name in presets])
 axes.invert_yaxis()
 axes.set(xlim=(0, 17), xlabel="GB of a card's memory", title="Less is needed than the guide says")
-axes.legend(frameon=False, loc="upper right")
+axes.legend([claimed, estimated], ["the guide's claim", "estimated here"], frameon=False, loc="upper right")
 plt.show()
 
 # %% [markdown]

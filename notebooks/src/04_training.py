@@ -223,7 +223,7 @@ def train_plainly(store, cells, shape, settings, steps, total, watch=None):
         optimizer.zero_grad(set_to_none=True)  # empty
 
         losses.append(loss.item())
-        if watch and (step + 1) % 10 == 0:
+        if watch and ((step + 1) % 10 == 0 or step + 1 == steps):
             watch(losses)
     return model.eval(), losses
 

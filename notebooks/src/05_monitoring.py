@@ -388,24 +388,19 @@ for label, folder in folders.items():
 print(pd.DataFrame(table).to_string())
 
 # %%
-figure, axes = plt.subplots(figsize=(8, 2.8))
-for y, folder in enumerate(folders.values()):
+shares = {}
+for label, folder in folders.items():
     figures = summary(read_metrics(folder / "metrics.jsonl"))
     waiting = figures["data_share"]
     computing = (1 - waiting) * figures.get("gpu_percent", 100) / 100
-    idle = 1 - waiting - computing
-    for left, width, colour in ((0, waiting, ORANGE), (waiting, computing, BLUE), (1 - idle, idle, "lightgrey")):
-        axes.barh(y, width, left=left, color=colour, edgecolor="white")
-names = ["waits for data", "computes", "card is idle"]
-handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in (ORANGE, BLUE, "lightgrey")]
-axes.legend(handles, names, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
-axes.set(
-    yticks=range(4),
-    yticklabels=list(folders),
-    xlim=(0, 1),
-    xlabel="",
-    title="Where a step's time goes: only A and D never wait",
-)
+    shares[label] = {"waits for data": waiting, "computes": computing, "card is idle": 1 - waiting - computing}
+
+# %%
+figure, axes = plt.subplots(figsize=(8, 2.8))
+colours = [ORANGE, BLUE, "lightgrey"]
+pd.DataFrame(shares).T.plot.barh(stacked=True, ax=axes, color=colours, edgecolor="white", width=0.8)
+axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+axes.set(xlim=(0, 1), title="Where a step's time goes: A and D hardly wait")
 axes.invert_yaxis()
 axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
 plt.show()

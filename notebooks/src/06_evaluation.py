@@ -35,18 +35,11 @@ if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE
     sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
 
 # %%
-import importlib.util
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 import scfm_lib as scfm
 from scfm_lib import exercises
@@ -167,6 +160,8 @@ umap_figure(vectors["untrained"], adata.obs["cell_type"], "Random weights")
 # is taken for it wrongly.
 
 # %% tags=["nbval-ignore-output"]
+import importlib.util
+
 from scfm_lib.evaluate import held_out_scores
 
 if importlib.util.find_spec("scvi"):
@@ -192,6 +187,9 @@ print(table.round(2).to_string())
 
 
 # %% tags=["nbval-ignore-output"]
+from sklearn.neighbors import KNeighborsClassifier
+
+
 def guesses(vectors):
     return KNeighborsClassifier(15).fit(vectors[~unseen], y[~unseen]).predict(vectors[unseen])
 
@@ -244,6 +242,9 @@ exercises.check("6.1", answer)
 
 
 # %%
+import scipy.sparse as sp
+
+
 def shallower(keep, seed=0):
     """A copy in which each molecule of a held-out cell is kept with this probability."""
     counts = adata.layers["counts"].toarray().astype(int)
@@ -469,9 +470,14 @@ exercises.check("6.3", answer)
 #
 # All three get the same labels, drawn three times, and are judged on the held-out cells.
 
-# %% tags=["nbval-ignore-output"]
+# %%
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
 from scfm_lib.heads import few_labels, fine_tune, predict
 
+# %% tags=["nbval-ignore-output"]
 test, rows = adata[unseen].copy(), []
 for per_type in (5, 10, 20):
     for seed in range(3):

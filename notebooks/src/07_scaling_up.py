@@ -35,21 +35,13 @@ if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE
     sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
 
 # %%
-import contextlib
-import importlib.util
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-import psutil
-import scipy.sparse as sp
 import torch
 
 import scfm_lib as scfm
@@ -166,8 +158,10 @@ from scfm_lib.optimize import adamw, training_step
 from scfm_lib.start import new_model
 
 CPU = torch.device("cpu")
+NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)  # fp16 alone needs one
 
 
+# %%
 def stepper(changes):
     """A function that takes a training step with a lever and returns its seconds per 1,000 cells."""
     config, _, batches = tried(changes)
@@ -176,11 +170,11 @@ def stepper(changes):
     parts = batch.split(settings.gradient_accumulation_steps)
     model = new_model(config.model, seed=0)
     model.gradient_checkpointing = settings.gradient_checkpointing
-    optimizer, scaler = adamw(model, settings, CPU), torch.amp.GradScaler("cpu", enabled=False)
+    optimizer = adamw(model, settings, CPU)
 
     def step():
         started = time.perf_counter()
-        training_step(model, optimizer, scaler, parts, settings, CPU, precision)
+        training_step(model, optimizer, NO_SCALER, parts, settings, CPU, precision)
         return 1000 * (time.perf_counter() - started) / (len(batch.cells) / 2)
 
     return step
@@ -265,6 +259,10 @@ print(f"table: {1e6 * 4 * genes_measured / 1e9:.1f} GB, store: {1e6 * on_disk / 
 
 
 # %%
+import anndata as ad
+import scipy.sparse as sp
+
+
 def copied(copies, file):
     """Writes copies of the cells, one below the other, each cell with a name of its own."""
     cells = scfm.find_data("bundled")
@@ -275,6 +273,10 @@ def copied(copies, file):
 
 
 # %%
+import contextlib
+
+import psutil
+
 environment = os.environ | {"PYTHONPATH": os.path.abspath("..")}  # for processes that are started from here
 
 
@@ -293,6 +295,8 @@ def watched(command):
 
 
 # %% tags=["nbval-ignore-output"]
+import pandas as pd
+
 train = [sys.executable, "-m", "scfm_lib", "train", "--max-steps", "10", "--device", "cpu"]
 train += ["--set", "data.validation_fraction=0"]
 rows = []
@@ -520,6 +524,8 @@ if FETCH:
 # assay that we ask for.
 
 # %%
+import importlib.util
+
 if importlib.util.find_spec("cellxgene_census"):
     from scfm_lib.lessons.local_census import write_census
 

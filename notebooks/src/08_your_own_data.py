@@ -674,32 +674,42 @@ from scfm_lib.plots import METHOD_NAMES
 from scfm_lib.versions import versions
 
 
-def methods(run, store, result=None):
-    """A methods paragraph, written from a run, its store, and its scores if it was judged."""
-    c, v, held = run.config, versions(), int(store.held_out.sum())
-    text = (
+def data_sentence(config, store):
+    """Which cells and genes."""
+    v, held = versions(), int(store.held_out.sum())
+    return (
         f"We trained scfm-workbook {v['scfm-workbook']} (Python {v['python']}, PyTorch {v['torch']}, scanpy "
-        f"{v['scanpy']}) from scratch on {len(store) - held:,} cells; {held:,} ({c.data.validation_fraction:.0%} "
-        f"by a hash of the cell's name, split seed {c.data.split_seed}) were held out of the choice of genes, the start "
-        f"and training. Cells with fewer than {c.data.preprocessing.min_genes} genes were left out. The vocabulary were "
-        f"{len(store.symbols):,} genes. The model had {sum(parameters(c.model).values()):,} parameters "
-        f"({c.model.num_layers} layers of width {c.model.hidden_dim}, {c.model.num_heads} heads) and took {run.step:,} "
-        f"steps of {c.training.batch_size * c.training.gradient_accumulation_steps} cells ({c.training.num_epochs} "
-        f"epochs, AdamW, learning rate {c.training.learning_rate}, seed {c.training.seed}). No labels were used. "
+        f"{v['scanpy']}) from scratch on {len(store) - held:,} cells; {held:,} ({config.data.validation_fraction:.0%} "
+        f"by a hash of the cell's name, split seed {config.data.split_seed}) were held out of the choice of genes, the start "
+        f"and training. Cells with fewer than {config.data.preprocessing.min_genes} genes were left out. "
+        f"The vocabulary were {len(store.symbols):,} genes. "
     )
-    if result:
-        scores = {name: row["knn_f1"] for name, row in (result["held_out"] or {}).items() if row}
-        text += (
-            "kNN macro-F1 on held-out cells: "
-            + ", ".join(f"{METHOD_NAMES[k]} {s:.3f}" for k, s in scores.items())
-            + ". "
-        )
-        text += f"{result['protocol']} "
-    return textwrap.fill(text + "One seed.", 100)
+
+
+# %%
+def model_sentence(config, steps):
+    """Which model, and how it was trained."""
+    m, t = config.model, config.training
+    return (
+        f"The model had {sum(parameters(m).values()):,} parameters ({m.num_layers} layers of width {m.hidden_dim}, "
+        f"{m.num_heads} heads) and took {steps:,} steps of {t.batch_size * t.gradient_accumulation_steps} cells "
+        f"({t.num_epochs} epochs, AdamW, learning rate {t.learning_rate}, seed {t.seed}). No labels were used. "
+    )
+
+
+# %%
+def scores_sentence(result):
+    """How good, beside what, and how that was judged; nothing if it was not."""
+    if result is None:
+        return ""
+    scores = {METHOD_NAMES[name]: row["knn_f1"] for name, row in result["held_out"].items() if row}
+    listed = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+    return f"kNN macro-F1 on held-out cells: {listed}. {result['protocol']} "
 
 
 # %% tags=["nbval-ignore-output"]
-print(methods(run, store, result))
+text = data_sentence(run.config, store) + model_sentence(run.config, run.step) + scores_sentence(result)
+print(textwrap.fill(text + "One seed.", 100))
 
 # %% [markdown]
 # The last two words are the confession of this notebook. For a paper train at least three times
