@@ -12,12 +12,12 @@ import anndata as ad
 from .checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
 from .config import Config, InputError, config_text, load_config
 from .datasets import find_data
-from .places import work_dir
+from .files import work_dir
 from .store import Store, open_store, prepare
 
 MARK = ".scfm-run"  # says that a run made this folder, so that what a killed one left may be removed:
 FOLDERS = {"store", "logs", "checkpoints", "wandb"}
-FILES = {MARK, "config.yaml", "metrics.jsonl", "metrics.partial", "wandb_id.txt"}
+FILES = {MARK, "config.yaml", "metrics.jsonl", "wandb_id.txt"}
 
 
 @dataclass
@@ -75,7 +75,7 @@ def found_run(run_dir: str | Path | None) -> Path | None:
         for left in run_dir.iterdir():
             if left.is_dir() and (left.name in FOLDERS or left.name.startswith(".store-")):
                 shutil.rmtree(left)
-            elif left.name in FILES:
+            elif left.name in FILES or left.name.endswith("-metrics.jsonl"):
                 left.unlink()
     return None
 

@@ -1,10 +1,7 @@
-"""Checkpoints: everything a run needs to go on, in one file that is either whole or not there."""
+"""Checkpoints: everything a run needs to go on, in one file, written so that a crash cannot leave half of it."""
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .config import Config, InputError, parse_config
+from .files import new_file, patiently
 from .model import CellTransformer
-from .places import patiently
 from .versions import versions
 
 FORMAT = "scfm-checkpoint-1"
@@ -24,7 +21,7 @@ WEIGHTS, MODEL_CONFIG, VOCABULARY, CARD = "model.safetensors", "config.json", "v
 
 
 def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Writes `checkpoints/checkpoint_step_N.pt` by a temporary file and a rename, then deletes all but the last `keep`.
+    """Writes `checkpoints/checkpoint_step_N.pt`, then deletes all but the last `keep`.
 
     Raises:
         OSError: the disk is full or not writable; nothing half-written is left.
@@ -35,7 +32,8 @@ def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int) 
 
     def write() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: torch.save(whole, file))
+        with new_file(path) as temporary:
+            torch.save(whole, temporary)
         for old in _by_step(folder)[:-keep]:
             old.unlink(missing_ok=True)
 
@@ -46,25 +44,6 @@ def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int) 
 def checkpoint_path(run_dir: Path, step: int) -> Path:
     """Where a run keeps the checkpoint of a step."""
     return run_dir / "checkpoints" / f"checkpoint_step_{step}.pt"
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Calls `write(file)` on a binary file beside `path`, then renames it to `path`."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            try:
-                write(file)
-            except RuntimeError as error:  # torch's writer hides the cause of a failed write
-                if shutil.disk_usage(path.parent).free < 1e6:
-                    raise OSError(28, "No space left on device", str(path)) from error
-                raise
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _by_step(folder: Path) -> list[Path]:

@@ -5,7 +5,6 @@ URL is given, into `SCFM_DATA_DIR` or the project's `data/`, and held to a check
 """
 
 import json
-import os
 import sys
 import tarfile
 import tempfile
@@ -16,9 +15,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .checkpoint import write_atomically
 from .config import InputError
-from .places import data_dir
+from .files import data_dir, new_file, write_text
 
 PBMC3K_COUNTS = "https://falexwolf.de/data/pbmc3k_raw.h5ad"  # the address scanpy.datasets.pbmc3k uses
 PBMC3K_LABELS = "https://raw.githubusercontent.com/chanzuckerberg/cellxgene/main/example-dataset/pbmc3k.h5ad"
@@ -83,9 +81,8 @@ def _named(name: str) -> Path:
     if not path.exists():
         adata = _make_pbmc3k() if name == "pbmc3k" else _make_zheng()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            adata.write_h5ad(Path(folder) / path.name, compression="gzip")
-            os.replace(Path(folder) / path.name, path)
+        with new_file(path) as temporary:
+            adata.write_h5ad(temporary, compression="gzip")
     return path
 
 
@@ -153,7 +150,7 @@ def download(url: str) -> Path:
         ) from None
     if url not in known:
         known[url] = "sha256:" + pooch.file_hash(str(path))
-        write_atomically(record, lambda file: file.write(json.dumps(known, indent=1).encode()))
+        write_text(record, json.dumps(known, indent=1))
         print(
             f"{path.name}: no checksum was known; {known[url][:19]}... is recorded and held from now on",
             file=sys.stderr,

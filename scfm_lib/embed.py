@@ -1,9 +1,7 @@
 """A cell's vector: what the trained model makes of the whole cell."""
 
 import errno
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import anndata as ad
@@ -15,6 +13,7 @@ from .batches import whole_cells
 from .cells import open_cells, read_any
 from .checkpoint import load_model
 from .config import InputError
+from .files import new_file
 from .genes import match_genes, match_report
 from .model import CellTransformer
 
@@ -107,7 +106,6 @@ def embed_file(
     need = sum(m.data.nbytes + m.indices.nbytes if sp.issparse(m) else getattr(m, "nbytes", 0) for m in matrices)
     if need > shutil.disk_usage(out.parent).free:  # HDF5 reports a full disk badly, so look first
         raise OSError(errno.ENOSPC, f"No space left on device: about {need / 1e6:,.0f} MB are needed", str(out))
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        adata.write_h5ad(Path(folder) / out.name)
-        os.replace(Path(folder) / out.name, out)
+    with new_file(out) as temporary:
+        adata.write_h5ad(temporary)
     return adata, match

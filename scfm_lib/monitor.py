@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import secrets
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import psutil
 from tqdm.auto import tqdm
 
 from .config import Config, InputError
+from .files import write_text
 from .machine import usable_cores
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ class Monitor:
         self.history = read_metrics(self.file, before=first_step)
         if writes:
             text = "".join(json.dumps(row) + "\n" for row in self.history)
-            temporary = self.file.with_suffix(".partial")
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, self.file)
+            write_text(self.file, text)
         watched = sys.stderr.isatty() or in_notebook()
         self.bar = tqdm(
             total=total_steps, initial=first_step, unit="step", disable=not (verbose and watched), leave=False

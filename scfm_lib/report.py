@@ -2,16 +2,16 @@
 
 import base64
 import html
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from .checkpoint import checkpoint_config, find_checkpoint, load_checkpoint, write_atomically
+from .checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
 from .config import config_text
 from .evaluate import METHODS
+from .files import new_file, write_text
 from .monitor import read_metrics
 from .plots import METHOD_NAMES, SCORE_NAMES, loss_figure, scores_figure, umap_figure
 
@@ -71,14 +71,12 @@ def write_report(result: dict[str, Any], checkpoint: str | Path, folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
     for name, (figure, alt) in figures.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=130)
-        data = buffer.getvalue()
-        write_atomically(folder / f"{name}.png", lambda out, data=data: out.write(data))
-        encoded = base64.b64encode(data).decode()
+        with new_file(folder / f"{name}.png") as temporary:
+            figure.savefig(temporary, dpi=130)
+            encoded = base64.b64encode(temporary.read_bytes()).decode()
         pictures[name] = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{encoded}">'
     numbers = {key: value for key, value in result.items() if key not in {"vectors", "labels"}}
-    write_atomically(folder / "scores.json", lambda out: out.write(json.dumps(numbers, indent=1).encode()))
+    write_text(folder / "scores.json", json.dumps(numbers, indent=1))
     held_out_part = (
         "<h2>Cells held out of everything</h2><p>PCA and scVI are fitted, and the probes taught, on the cells the model "
         f"learned from; judged are the {result['cells']['held_out']:,} others.</p>{_table_html(result['held_out'])}{pictures['held_out']}"
@@ -97,7 +95,7 @@ The model never saw a label.</p>
 <h2>Config and versions</h2><pre>{html.escape(config_text(config))}</pre><pre>{html.escape(json.dumps(result["versions"], indent=1))}</pre>
 </html>"""
     path = folder / "report.html"
-    write_atomically(path, lambda out: out.write(page.encode()))
+    write_text(path, page)
     return path
 
 

@@ -5,8 +5,6 @@ card is written from what the run recorded, not from memory.
 """
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from .checkpoint import (
     load_pretrained,
 )
 from .config import Config, InputError, config_text
+from .files import new_folder
 from .report import table_text, verdict
 from .store import open_store
 
@@ -59,16 +58,12 @@ def save_pretrained(source: Any, folder: str | Path, *, about: str = "", license
         "config": checkpoint_config(state).model_dump(),
     }
     names = {key: list(state[key]) for key in ("symbols", "ensembl")}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-        made = Path(beside) / folder.name
-        made.mkdir()
+    with new_folder(folder) as made:
         weights = {key: tensor.contiguous() for key, tensor in state["model"].items()}
         (made / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
         (made / MODEL_CONFIG).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         (made / VOCABULARY).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
         (made / CARD).write_text(model_card(file, state, folder.name, about, license), encoding="utf-8")
-        os.replace(made, folder)
     return folder
 
 

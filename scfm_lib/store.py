@@ -6,9 +6,6 @@ the operating system likes to give. Cells held out of training never touch the c
 """
 
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ import scipy.sparse as sp
 
 from .cells import Cells, held_out, open_cells
 from .config import Config, DataConfig, InputError
+from .files import new_folder
 from .genes import match_genes, match_report, mitochondrial
 from .versions import versions
 
@@ -127,13 +125,8 @@ def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], co
         "config": config.model_dump(),
         "versions": versions(),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with new_folder(out) as temporary:
         _write(temporary, opened, columns, kept, config, meta, report)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return open_store(out)
 
 

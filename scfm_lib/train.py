@@ -65,7 +65,7 @@ def train(
             the store, if it has moved.
         resume: a checkpoint or run to continue; it knows its config and data. "auto": `run_dir`, if a run is there,
             else a new one, so that the same call can be made again after a session ended.
-        run_dir: a new folder; `DATE-TIME` in `places.work_dir()` when unset.
+        run_dir: a new folder; `DATE-TIME` in `work_dir()` when unset.
         device: auto, cpu, cuda or mps.
         verbose: progress on standard error.
         tensorboard: write `logs/`.

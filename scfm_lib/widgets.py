@@ -4,7 +4,6 @@ Only what ipywidgets 7.7.1 (Colab) and 8 both have. No logic of its own: the fig
 `estimate.rented_for`, as the two lines of code beside the widget show.
 """
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from .cards import cards
 from .check import best_target, outlook, with_cpu_speed
 from .config import PRESETS, Config, InputError, config_text, load_config
 from .estimate import rented_for
-from .places import work_dir
+from .files import work_dir, write_text
 from .quantities import duration, gb
 from .speed import Workload, workload
 from .tables import dollars
@@ -32,7 +31,7 @@ class PresetPicker:
 
     Args:
         found: what `check()` returned.
-        path: where "use this" writes the config; `config.yaml` in `places.work_dir()` when unset.
+        path: where "use this" writes the config; `config.yaml` in `work_dir()` when unset.
     """
 
     def __init__(self, found: dict[str, Any], path: str | Path | None = None):
@@ -84,9 +83,7 @@ class PresetPicker:
     def save(self) -> Path:
         """Writes the config for notebook 04 to read; whole, or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".partial")
-        temporary.write_text(config_text(self.config), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_text(self.path, config_text(self.config))
         self.saved.value = f"written: <code>{self.path.name}</code>; notebook 04 trains it"
         return self.path
 

@@ -114,14 +114,14 @@ def test_precision_is_what_the_hardware_does_well(monkeypatch) -> None:
 @pytest.mark.parametrize("times", [2, 99])
 def test_a_drive_that_drops_is_waited_for(trained, tmp_path, monkeypatch, times) -> None:
     waited, real = [], os.replace
-    monkeypatch.setattr("scfm_lib.places.time.sleep", waited.append)
+    monkeypatch.setattr("scfm_lib.files.time.sleep", waited.append)
 
     def dropping(source: object, target: object) -> None:
         if len(waited) < times:
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", str(target))
         real(source, target)
 
-    monkeypatch.setattr("scfm_lib.checkpoint.os.replace", dropping)
+    monkeypatch.setattr("scfm_lib.files.os.replace", dropping)
     state = load_checkpoint(trained.checkpoint)
     if times == 2:
         path = save_checkpoint(tmp_path, 7, state, keep=2)

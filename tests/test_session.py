@@ -9,13 +9,13 @@ import time
 import pytest
 
 import scfm_lib as scfm
-from scfm_lib import places, session
+from scfm_lib import files, session
 from scfm_lib.monitor import read_metrics
 
 CELL = """
 import time, scfm_lib as scfm
 from scfm_lib import session
-from scfm_lib.places import work_dir
+from scfm_lib.files import work_dir
 session.started = time.time  # this machine may be up for longer than a session lasts
 config = scfm.load_config("minimal", {overrides})
 run = scfm.train(config, "{data}", run_dir=work_dir() / "my_run", resume="auto", verbose=False)
@@ -126,17 +126,17 @@ def test_killed_at_a_random_moment_on_kaggle_the_same_cell_goes_on(cells, tmp_pa
 
 
 def test_where_runs_go(monkeypatch, tmp_path) -> None:
-    assert places.work_dir() == tmp_path / "work"
+    assert files.work_dir() == tmp_path / "work"
     monkeypatch.delenv("SCFM_WORK_DIR")
-    monkeypatch.chdir(places.PROJECT / "notebooks")
-    assert places.work_dir() == places.PROJECT / "runs"
+    monkeypatch.chdir(files.PROJECT / "notebooks")
+    assert files.work_dir() == files.PROJECT / "runs"
     monkeypatch.chdir(tmp_path)
-    assert places.work_dir() == tmp_path / "runs"
+    assert files.work_dir() == tmp_path / "runs"
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab-20260801")
-    monkeypatch.setattr(places, "DRIVE", tmp_path / "MyDrive")
-    assert places.work_dir() == tmp_path / "runs"  # Drive is not mounted
+    monkeypatch.setattr(files, "DRIVE", tmp_path / "MyDrive")
+    assert files.work_dir() == tmp_path / "runs"  # Drive is not mounted
     (tmp_path / "MyDrive").mkdir()
-    assert places.work_dir() == tmp_path / "MyDrive" / "scfm-runs"
+    assert files.work_dir() == tmp_path / "MyDrive" / "scfm-runs"
     monkeypatch.delenv("COLAB_RELEASE_TAG")
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    assert str(places.work_dir()) == "/kaggle/working/runs"
+    assert str(files.work_dir()) == "/kaggle/working/runs"

@@ -86,7 +86,7 @@ def test_thin_enough_to_read() -> None:
 
 def test_one_direction_no_cycles() -> None:
     order = (  # from the first to the last: a file imports only those before it
-        "config places quantities versions cards machine probe hardware genes cells store batches model start "
+        "config files quantities versions cards machine probe hardware genes cells store batches model start "
         "checkpoint census datasets embed explain heads monitor doctor processes optimize signals session begin "
         "train evaluate formulas memory typical speed target levers estimate check plots report share simulate "
         "exercises tables widgets dashboard cli __main__ __init__"

@@ -1,9 +1,12 @@
-"""Where files lie: data sets that were downloaded, and what runs and notebooks write; and waiting for a lost drive."""
+"""Where files lie, and how they are written: whole or not at all, and again where a network drive dropped."""
 
+import contextlib
 import errno
 import os
+import secrets
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +38,51 @@ def work_dir() -> Path:
         return KAGGLE / "runs"
     inside = (PROJECT / "pyproject.toml").exists() and Path.cwd().is_relative_to(PROJECT)
     return (PROJECT if inside else Path.cwd()) / "runs"
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A path in the same folder to write to, which takes the place of `path` when the block ends without an error.
+
+    Raises:
+        OSError: the disk is full or not writable; nothing half-written is left, and an older `path` stays as it was.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")  # the same ending: writers look at it
+    try:
+        try:
+            yield temporary
+        except RuntimeError as error:  # torch's and HDF5's writers hide why they failed
+            if shutil.disk_usage(path.parent).free < 1e6:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
+            raise
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # or a crash of the machine could leave the new name with the old disk's contents
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file, whole or not at all."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to fill, which is renamed to `path` when the block ends without an error.
+
+    Raises:
+        OSError: as `new_file`; nothing half-written is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 DROPPED = {errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNABORTED}  # what a lost drive answers
