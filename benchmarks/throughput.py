@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import scfm_lib as scfm
-from scfm_lib.batches import HalfCells, log_share
+from scfm_lib.batches import HalfCells, log_normalise
 from scfm_lib.config import ModelConfig
 from scfm_lib.formulas import training_flops
 from scfm_lib.hardware import prepare_cpu
@@ -96,7 +96,7 @@ def ours(store: scfm.store.Store, config: scfm.Config):
 def usual(store: scfm.store.Store, config: scfm.Config, batch_size: int):
     """A function that trains the usual design for some seconds and returns cells/s."""
     cells = np.arange(512)
-    values = torch.from_numpy(log_share(store.matrix(cells).toarray(), store.library_size[cells]))
+    values = torch.from_numpy(log_normalise(store.matrix(cells).toarray(), store.library_size[cells]))
     torch.manual_seed(0)
     model = AllGenes(config.model)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

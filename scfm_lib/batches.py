@@ -11,9 +11,10 @@ asks for it, in whatever order, with any number of workers. That is what makes a
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset
 from .store import Store, ragged
 
 TARGET_SUM = 1e4  # values are log1p of counts per 10,000, as in scanpy's tutorials
+Counts = TypeVar("Counts", np.ndarray, sp.csr_matrix)
 WINDOW = 2048  # cells inside which halves are sorted by length: enough that padding is a few per cent
 
 
@@ -138,7 +140,7 @@ class _Halves:
     def batch(self, inputs: np.ndarray, targets: np.ndarray) -> Batch:
         genes, counts = self._padded(inputs)
         target_genes, target_counts = self._padded(targets)
-        values = log_share(counts, self.library_size[inputs])
+        values = log_normalise(counts, self.library_size[inputs])
         arrays = (genes, values, target_genes, target_counts, self.cells[inputs].astype(np.int64))
         return Batch(*(torch.from_numpy(a) for a in arrays))
 
@@ -155,8 +157,16 @@ def pad(flat: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return out
 
 
-def log_share(counts: np.ndarray, library_size: np.ndarray) -> np.ndarray:
-    """log1p of counts per 10,000 molecules: (cells, T) from counts (cells, T) and library sizes (cells,)."""
+def log_normalise(counts: Counts, library_size: np.ndarray) -> Counts:
+    """log1p of counts per 10,000 molecules, as scanpy's normalize_total and log1p: float32, the shape of `counts`.
+
+    Args:
+        counts: (cells, genes or T), sparse or not.
+        library_size: molecules of each cell (cells,).
+    """
+    if sp.issparse(counts):
+        values = counts.data * np.repeat(TARGET_SUM / library_size, np.diff(counts.indptr))
+        return sp.csr_matrix((np.log1p(values).astype(np.float32), counts.indices, counts.indptr), counts.shape)
     return np.log1p(counts * (TARGET_SUM / library_size[:, None])).astype(np.float32)
 
 
@@ -169,5 +179,5 @@ def whole_cells(
         rows = order[start : start + batch_size]
         index, lengths = ragged(indptr, rows)
         padded = pad(genes[index].astype(np.int64), lengths)
-        values = log_share(pad(counts[index].astype(np.float32), lengths), library_size[rows])
+        values = log_normalise(pad(counts[index].astype(np.float32), lengths), library_size[rows])
         yield rows, torch.from_numpy(padded), torch.from_numpy(values)

@@ -28,6 +28,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from .batches import log_normalise
 from .cells import held_out, read_adata
 from .checkpoint import checkpoint_config, load_checkpoint, put_weights
 from .config import Config, InputError
@@ -187,8 +188,7 @@ def pca_embedding(adata: ad.AnnData, fit: np.ndarray, config: Config) -> np.ndar
 
     genes = _variable_genes(adata, fit, config)
     counts = adata.layers["counts"]
-    values = counts[:, genes].multiply(1e4 / np.asarray(counts.sum(1)).reshape(-1, 1)).tocsr()
-    values.data = np.log1p(values.data)
+    values = log_normalise(counts[:, genes], np.asarray(counts.sum(1)).ravel())
     components = min(PCA_COMPONENTS, min(int(fit.sum()), len(genes)) - 1)
     pca = PCA(components, svd_solver="arpack", random_state=config.training.seed).fit(values[fit])
     return pca.transform(values).astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .batches import TARGET_SUM
+from .batches import log_normalise
 from .config import ModelConfig
 from .model import CellTransformer
 from .store import Store
@@ -24,8 +24,7 @@ def pca_start(store: Store, cells: np.ndarray, width: int, seed: int) -> dict[st
     sample = np.sort(rng.choice(cells, SAMPLE, replace=False)) if len(cells) > SAMPLE else cells
     counts = store.matrix(sample)
     totals = np.asarray(counts.sum(0)).ravel() + 1  # a pseudo-count keeps unseen genes finite
-    values = counts.multiply(TARGET_SUM / store.library_size[sample][:, None]).tocsr()
-    values.data = np.log1p(values.data).astype(np.float32)
+    values = log_normalise(counts, store.library_size[sample])
     components = min(width, min(values.shape) - 1)
     if components < 1:
         loadings = np.zeros((values.shape[1], 0), dtype=np.float32)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import scfm_lib as scfm
-from scfm_lib.batches import HalfCells, log_share
+from scfm_lib.batches import HalfCells, log_normalise
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_micro_batches_are_the_batch_cut_in_pieces(store) -> None:
 def test_values_are_scanpys_log1p_of_counts_per_ten_thousand(cells) -> None:
     import scanpy as sc
 
-    ours = log_share(cells.X.toarray(), cells.X.toarray().sum(1))
+    ours = log_normalise(cells.X.toarray(), cells.X.toarray().sum(1))
     sc.pp.normalize_total(cells, target_sum=1e4)
     sc.pp.log1p(cells)
     np.testing.assert_allclose(ours, cells.X.toarray(), rtol=1e-5)

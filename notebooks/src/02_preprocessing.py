@@ -169,11 +169,11 @@ print(by_hand.shape, f"from {by_hand.min():.2f} to {by_hand.max():.2f}")
 # The same by scanpy, and by the library (its function takes only the genes that a cell has; here we give it all):
 
 # %%
-from scfm_lib.batches import log_share
+from scfm_lib.batches import log_normalise
 
 normalised = sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True)
 assert np.allclose(by_hand, normalised.X.toarray(), atol=1e-4)
-assert np.allclose(by_hand, log_share(counts, library_size.ravel()), atol=1e-4)
+assert np.allclose(by_hand, log_normalise(counts, library_size.ravel()), atol=1e-4)
 print("by hand, by scanpy, by the library: the same")
 
 # %% [markdown]
