@@ -34,6 +34,7 @@ from .checkpoint import checkpoint_config, load_checkpoint, put_weights
 from .config import Config, InputError
 from .datasets import find_data
 from .embed import embed
+from .genes import variable_genes
 from .model import CellTransformer
 from .start import new_model
 from .versions import versions
@@ -165,29 +166,12 @@ def _column(adata: ad.AnnData, key: str, option: str) -> pd.Series:
     return adata.obs[key].astype(object).where(adata.obs[key].notna()).astype("category")
 
 
-def _variable_genes(adata: ad.AnnData, fit: np.ndarray, config: Config) -> np.ndarray:
-    """The highly variable genes by the cells in `fit`, by the same recipe as the model's vocabulary."""
-    import scanpy as sc
-
-    counts = ad.AnnData(adata.layers["counts"][fit])
-    if counts.n_vars <= config.model.n_genes:
-        return np.arange(counts.n_vars)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        seen = np.flatnonzero(np.asarray((counts.X > 0).sum(0)).ravel() >= config.data.preprocessing.min_cells)
-        sub = ad.AnnData(counts.X[:, seen])
-        if sub.n_vars <= config.model.n_genes:
-            return seen
-        sc.pp.highly_variable_genes(sub, flavor="seurat_v3", n_top_genes=config.model.n_genes)
-    return seen[np.flatnonzero(sub.var["highly_variable"])]
-
-
 def pca_embedding(adata: ad.AnnData, fit: np.ndarray, config: Config) -> np.ndarray:
     """scanpy's standard start, fitted on the cells in `fit`: log1p of counts per 10,000, 50 components (cells, 50)."""
     from sklearn.decomposition import PCA
 
-    genes = _variable_genes(adata, fit, config)
     counts = adata.layers["counts"]
+    genes, _ = variable_genes(counts[fit], config.model.n_genes, min_cells=config.data.preprocessing.min_cells)
     values = log_normalise(counts[:, genes], np.asarray(counts.sum(1)).ravel())
     components = min(PCA_COMPONENTS, min(int(fit.sum()), len(genes)) - 1)
     pca = PCA(components, svd_solver="arpack", random_state=config.training.seed).fit(values[fit])
@@ -204,8 +188,9 @@ def scvi_embedding(adata: ad.AnnData, fit: np.ndarray, config: Config, epochs: i
         logging.getLogger(name).setLevel(logging.ERROR)
     scvi.settings.seed = config.training.seed
     scvi.settings.verbosity = logging.ERROR
-    genes = _variable_genes(adata, fit, config)
-    data = ad.AnnData(adata.layers["counts"][:, genes].copy(), obs=pd.DataFrame(index=adata.obs_names))
+    counts = adata.layers["counts"]
+    genes, _ = variable_genes(counts[fit], config.model.n_genes, min_cells=config.data.preprocessing.min_cells)
+    data = ad.AnnData(counts[:, genes].copy(), obs=pd.DataFrame(index=adata.obs_names))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         part = data[fit].copy()

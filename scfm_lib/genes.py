@@ -1,10 +1,13 @@
 """Names of genes: symbols and Ensembl ids, found in `var`, and matched between a vocabulary and a data set."""
 
 import re
+import warnings
 from typing import Protocol
 
+import anndata as ad
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from .config import InputError
 
@@ -67,6 +70,41 @@ def mitochondrial(cells: GeneNames) -> np.ndarray:
     """Which genes are mitochondrial: (genes,) bool; by symbol (MT-, in mice mt-) or, in humans, by Ensembl id."""
     by_symbol = [str(symbol).upper().startswith("MT-") for symbol in cells.symbols]
     return np.array(by_symbol) | np.isin(cells.ensembl.astype(str), list(HUMAN_MITOCHONDRIAL))
+
+
+def variable_genes(
+    counts: sp.csr_matrix,
+    n_top_genes: int,
+    *,
+    min_cells: int = 1,
+    seen_in: np.ndarray | None = None,
+    batches: np.ndarray | None = None,
+) -> tuple[np.ndarray, int]:
+    """The most variable genes (scanpy's `seurat_v3`): their numbers in ascending order, and of how many candidates.
+
+    All candidates are taken where there are no more of them than `n_top_genes`.
+
+    Args:
+        counts: (cells, genes) of the cells that may decide.
+        n_top_genes: how many.
+        min_cells: genes seen in fewer cells are no candidates; a gene must be seen in one.
+        seen_in: in how many cells each gene was seen (genes,), where `counts` is a sample; counted when unset.
+        batches: which data set each cell is from (cells,); genes that vary within them are preferred.
+    """
+    import scanpy as sc
+
+    seen = counts.getnnz(axis=0) if seen_in is None else seen_in
+    candidates = np.flatnonzero(seen >= max(1, min_cells))
+    if len(candidates) <= n_top_genes:
+        return candidates, len(candidates)
+    names = pd.RangeIndex(counts.shape[0]).astype(str)
+    obs = pd.DataFrame({} if batches is None else {"batch": pd.Categorical(batches)}, index=names)
+    sample = ad.AnnData(counts[:, candidates], obs=obs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batch_key = None if batches is None else "batch"
+        sc.pp.highly_variable_genes(sample, flavor="seurat_v3", n_top_genes=n_top_genes, batch_key=batch_key)
+    return candidates[np.flatnonzero(sample.var["highly_variable"])], len(candidates)
 
 
 def match_genes(symbols: np.ndarray, ensembl: np.ndarray, cells: GeneNames) -> np.ndarray:

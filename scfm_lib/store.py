@@ -6,19 +6,17 @@ the operating system likes to give. Cells held out of training never touch the c
 """
 
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from .cells import Cells, held_out, open_cells
 from .config import Config, DataConfig, InputError
 from .files import new_folder
-from .genes import match_genes, match_report, mitochondrial
+from .genes import match_genes, match_report, mitochondrial, variable_genes
 from .versions import versions
 
 SAMPLE = 50_000  # cells from which the highly variable genes are chosen: more changes little and costs memory
@@ -181,8 +179,6 @@ def _choose_genes(
     opened: list[Cells], columns: list[np.ndarray], kept: list[np.ndarray], config: Config, report: list[str]
 ) -> np.ndarray:
     """Numbers of the vocabulary's genes among the shared ones, chosen on training cells only (seurat_v3)."""
-    import scanpy as sc
-
     rng = np.random.default_rng(config.data.split_seed)
     total = sum(int(k.sum()) for k in kept)
     parts, batches = [], []
@@ -194,36 +190,29 @@ def _choose_genes(
             here = slice(start, start + rows.shape[0])
             n_cells += np.bincount(rows[use[here]][:, column].indices, minlength=len(column))
             parts.append(rows[sampled[here]][:, column])
-        batches += [str(number)] * int(sampled.sum())
+        batches += [number] * int(sampled.sum())
     counts = sp.vstack(parts, format="csr")
     if counts.shape[0] < 2:
         raise InputError(
             "fewer than two cells are left to learn from; give more cells or lower data.validation_fraction"
         )
-    candidates = np.flatnonzero(n_cells >= max(1, config.data.preprocessing.min_cells))
-    wanted = config.vocabulary_size
-    if len(candidates) <= wanted:
-        if len(candidates) < 2:
-            raise InputError(
-                f"only {len(candidates)} genes are in {config.data.preprocessing.min_cells} training cells or more; "
-                "give more cells or lower data.preprocessing.min_cells"
-            )
-        if len(candidates) < wanted:
-            report.append(
-                f"SMALLER VOCABULARY: {wanted:,} genes were asked for, the data have {len(candidates):,}; all are used"
-            )
-        return candidates
-    names = [str(number) for number in range(len(batches))]
-    sample = ad.AnnData(counts[:, candidates], obs=pd.DataFrame({"dataset": pd.Categorical(batches)}, index=names))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sc.pp.highly_variable_genes(
-            sample, flavor="seurat_v3", n_top_genes=wanted, batch_key="dataset" if len(opened) > 1 else None
+    wanted, min_cells = config.vocabulary_size, config.data.preprocessing.min_cells
+    by = np.array(batches) if len(opened) > 1 else None
+    chosen, candidates = variable_genes(counts, wanted, min_cells=min_cells, seen_in=n_cells, batches=by)
+    if candidates < 2:
+        raise InputError(
+            f"only {candidates} genes are in {min_cells} training cells or more; "
+            "give more cells or lower data.preprocessing.min_cells"
         )
-    report.append(
-        f"{wanted:,} highly variable genes of {len(candidates):,} chosen on {counts.shape[0]:,} training cells"
-    )
-    return candidates[np.flatnonzero(sample.var["highly_variable"])]
+    if candidates < wanted:
+        report.append(
+            f"SMALLER VOCABULARY: {wanted:,} genes were asked for, the data have {candidates:,}; all are used"
+        )
+    elif candidates > wanted:
+        report.append(
+            f"{wanted:,} highly variable genes of {candidates:,} chosen on {counts.shape[0]:,} training cells"
+        )
+    return chosen
 
 
 def _write(
