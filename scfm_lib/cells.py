@@ -89,8 +89,8 @@ def check_counts(rows: sp.csr_matrix, where: str) -> None:
         )
 
 
-def open_cells(source: str | Path | ad.AnnData, layer: str | None = None) -> Cells:
-    """Opens a data set without reading its counts.
+def open_cells(source: "str | Path | ad.AnnData | Cells", layer: str | None = None) -> Cells:
+    """Opens a data set without reading its counts; one that is open already is returned as it is.
 
     Args:
         source: an `AnnData`, a `.h5ad`, a 10x `.h5`, or a folder with `matrix.mtx(.gz)`.
@@ -99,6 +99,8 @@ def open_cells(source: str | Path | ad.AnnData, layer: str | None = None) -> Cel
     Raises:
         InputError: missing or unreadable file, no counts found, duplicated gene or cell names, no cells.
     """
+    if isinstance(source, Cells):
+        return source
     if isinstance(source, ad.AnnData):
         return _from_anndata(source, "adata", layer)
     if not isinstance(source, (str, Path)):

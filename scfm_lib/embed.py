@@ -2,20 +2,54 @@
 
 import errno
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 import torch
+from torch import Tensor
 
 from .batches import whole_cells
-from .cells import open_cells, read_any
+from .cells import Cells, open_cells, read_any
 from .checkpoint import load_model
 from .config import InputError
 from .files import new_file
 from .genes import match_genes, match_report
 from .model import CellTransformer
+
+
+def token_batches(
+    model: CellTransformer, source: ad.AnnData | str | Path | Cells, *, layer: str | None = None, batch_size: int = 128
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """The cells as the model reads them: rows (B,), genes (B, T) and values (B, T), cells of similar length together.
+
+    Raises:
+        InputError: as `embed`.
+    """
+    cells = open_cells(source, layer)
+    columns, _ = match_model(model, cells)
+    known = np.flatnonzero(columns >= 0)
+    for start, counts in cells.chunks():
+        chosen = sp.csr_matrix(counts[:, columns[known]])
+        library_size = np.asarray(counts.sum(1)).ravel()
+        for rows, genes, values in whole_cells(
+            chosen.indptr, known[chosen.indices], chosen.data, library_size, batch_size
+        ):
+            yield start + rows, genes, values
+
+
+def match_model(model: CellTransformer, cells: Cells) -> tuple[np.ndarray, str]:
+    """For each of the model's genes its column in the cells, -1 where it is not there, and a line that counts them.
+
+    Raises:
+        InputError: as `embed`.
+    """
+    if model.symbols is None or model.ensembl is None:
+        raise InputError("this model has no gene names; load it with load_model, or set model.symbols, model.ensembl")
+    columns = match_genes(model.symbols, model.ensembl, cells)
+    return columns, match_report(columns, model.symbols, cells.name)
 
 
 def embed(
@@ -41,14 +75,7 @@ def embed(
     Raises:
         InputError: no counts, or fewer than a tenth of the model's genes found.
     """
-    if model.symbols is None or model.ensembl is None:
-        raise InputError(
-            "this model has no gene names; load it with load_model, or set model.symbols and model.ensembl"
-        )
     cells = open_cells(source, layer)
-    columns = match_genes(model.symbols, model.ensembl, cells)
-    match_report(columns, model.symbols, cells.name)
-    known = np.flatnonzero(columns >= 0)
     out = np.zeros((cells.shape[0], model.config.hidden_dim), dtype=np.float32)
     home = next(model.parameters()).device
     device = torch.device(device or home)
@@ -56,14 +83,8 @@ def embed(
     model.to(device).eval()
     try:
         with torch.inference_mode():
-            for start, rows in cells.chunks():
-                library_size = np.asarray(rows.sum(1)).ravel()
-                chosen = sp.csr_matrix(rows[:, columns[known]])
-                for batch, genes, values in whole_cells(
-                    chosen.indptr, known[chosen.indices], chosen.data, library_size, batch_size
-                ):
-                    vectors = model.encode(genes.to(device), values.to(device))
-                    out[start + batch] = vectors.float().cpu().numpy()
+            for rows, genes, values in token_batches(model, cells, batch_size=batch_size):
+                out[rows] = model.encode(genes.to(device), values.to(device)).float().cpu().numpy()
     finally:
         model.to(home).train(was_training)
     return out
@@ -94,8 +115,7 @@ def embed_file(
         raise InputError(f"folder {out.parent} does not exist; make it first")
     model = load_model(checkpoint)
     adata = read_any(source, layer)
-    cells = open_cells(source, layer)
-    match = match_report(match_genes(model.symbols, model.ensembl, cells), model.symbols, cells.name)
+    _, match = match_model(model, open_cells(source, layer))
     adata.obsm["X_scfm"] = embed(model, adata, layer=layer, device=device)
     matrices = [
         adata.X,

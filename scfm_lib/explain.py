@@ -4,7 +4,6 @@ Attention says where a block reads, not why, nor what would change without it (J
 neighbours may come from the PCA that the embeddings started with. So `without_each_gene` takes genes away and looks.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -15,34 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batches import whole_cells
-from .cells import open_cells
 from .config import InputError
-from .genes import match_genes, match_report
+from .embed import token_batches
 from .model import CellTransformer
-
-
-def token_batches(
-    model: CellTransformer, source: ad.AnnData | str | Path, *, layer: str | None = None, batch_size: int = 128
-) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """The cells as the model reads them: rows (B,), genes (B, T) and values (B, T), cells of similar length together.
-
-    Raises:
-        InputError: as `embed`.
-    """
-    if model.symbols is None or model.ensembl is None:
-        raise InputError("this model has no gene names; load it with load_model, or set model.symbols, model.ensembl")
-    cells = open_cells(source, layer)
-    columns = match_genes(model.symbols, model.ensembl, cells)
-    match_report(columns, model.symbols, cells.name)
-    known = np.flatnonzero(columns >= 0)
-    for start, rows in cells.chunks():
-        chosen = sp.csr_matrix(rows[:, columns[known]])
-        library_size = np.asarray(rows.sum(1)).ravel()
-        for batch, genes, values in whole_cells(
-            chosen.indptr, known[chosen.indices], chosen.data, library_size, batch_size
-        ):
-            yield start + batch, genes, values
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import InputError
-from .explain import token_batches
+from .embed import token_batches
 from .model import CellTransformer
 
 HEAD_STEPS, HEAD_RATE, DECAY = 200, 1e-2, 0.01  # of the head alone, on vectors that are computed once

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 import scfm_lib as scfm
+from scfm_lib.embed import token_batches
 from scfm_lib.explain import (
     attention_matrix,
     attention_table,
     cell_attention,
     gene_vectors,
     neighbours,
-    token_batches,
     without_each_gene,
 )
 

@@ -350,7 +350,8 @@ plt.show()
 # %% tags=["nbval-ignore-output"]
 from scipy.stats import spearmanr
 
-from scfm_lib.explain import cell_attention, token_batches, without_each_gene
+from scfm_lib.embed import token_batches
+from scfm_lib.explain import cell_attention, without_each_gene
 
 for name_of, other in models.items():
     agree = []
