@@ -24,6 +24,7 @@ from .checkpoint import (
 )
 from .config import Config, InputError, config_text
 from .files import new_folder
+from .monitor import read_metrics
 from .report import table_text, verdict
 from .store import open_store
 
@@ -140,14 +141,8 @@ def _scores(file: Path, step: int) -> list[str]:
 def _training(metrics: Path, state: dict[str, Any], config: Config) -> list[str]:
     """Steps, settings and the last losses up to the checkpoint's step."""
     settings, last = config.training, {}
-    if metrics.exists():
-        for line in metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the last line of a run that was killed
-            if row.get("step", 0) <= state["step"]:
-                last |= {key: row[key] for key in ("loss", "validation_loss") if key in row}
+    for row in read_metrics(metrics, before=state["step"]):
+        last |= {key: row[key] for key in ("loss", "validation_loss") if key in row}
     lines = [
         f"- {state['step']:,} steps of {state.get('cells_per_step', settings.batch_size)} cells, "
         f"seed {settings.seed}; planned: {settings.num_epochs} epochs",
