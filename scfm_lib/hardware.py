@@ -8,6 +8,7 @@ import torch
 
 from .config import InputError, TrainingConfig
 from .machine import usable_cores
+from .probe import kernel_problem
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -20,7 +21,7 @@ def choose_device(name: str = "auto") -> torch.device:
         raise InputError(f"device {name!r} is not known; choose auto, cpu, cuda or mps")
     if name in {"auto", "cuda"} and torch.cuda.is_available():
         _take_own_card()
-        problem = _kernel_problem("cuda")
+        problem = kernel_problem("cuda")
         if problem is None:
             return torch.device("cuda")
         if name == "cuda":
@@ -52,14 +53,6 @@ def _take_own_card() -> None:
             "processes as cards (--nproc_per_node)"
         )
     torch.cuda.set_device(number)
-
-
-def _kernel_problem(device: str) -> str | None:
-    try:
-        (torch.ones(8, device=device) * 2).sum().item()
-    except RuntimeError as error:
-        return str(error).splitlines()[0][:80]
-    return None
 
 
 def choose_precision(training: TrainingConfig, device: torch.device) -> str:

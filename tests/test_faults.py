@@ -92,7 +92,7 @@ def test_a_gpu_that_answers_but_runs_no_kernel(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla P100-PCIE-16GB")
     monkeypatch.setattr(
-        hardware, "_kernel_problem", lambda _: "no kernel image is available for execution on the device"
+        hardware, "kernel_problem", lambda _: "no kernel image is available for execution on the device"
     )
     assert hardware.choose_device("auto").type == "cpu"
     with pytest.raises(scfm.InputError, match=r"P100.*no code for it; choose another GPU \(on Kaggle T4 x2\)"):
