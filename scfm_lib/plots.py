@@ -14,6 +14,9 @@ COLOURS = [
     "#332288", "#882255", "#117733", "#999933", "#AA4499", "#44AA99", "#DDCC77", "#CC6677",
 ]  # fmt: skip
 MARKERS = "osD^vPX*"  # with colours alone, 16 types would still be hard to tell apart
+METHOD_COLOURS = {  # one colour a method in every figure of the library, the notebooks and the README
+    "pca": "#E69F00", "scvi": "#009E73", "untrained": "#999999", "start": "#56B4E9", "trained": "#0072B2",
+}  # fmt: skip
 METHOD_NAMES = {
     "pca": "PCA", "scvi": "scVI", "untrained": "untrained model", "start": "model at its start",
     "trained": "trained model",
@@ -95,7 +98,7 @@ def scores_figure(table: dict[str, dict[str, float] | None], title: str) -> Figu
             [shown[method][key] for key in keys],
             np.arange(len(keys)),
             MARKERS[number],
-            color=COLOURS[list(METHODS).index(method)],
+            color=METHOD_COLOURS[method],
             label=METHOD_NAMES[method],
             markersize=8,
             alpha=0.85,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from .checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
@@ -18,22 +19,20 @@ from .plots import METHOD_NAMES, SCORE_NAMES, loss_figure, scores_figure, umap_f
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .8rem; text-align: right; }
-th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #222; }
-tr.trained { background: #e8f1f8; font-weight: 600; } img { max-width: 100%; } pre { background: #f4f4f4; padding: 1rem; }
+tbody th { text-align: left; font-weight: 400; } thead th { border-bottom: 2px solid #222; }
+tbody tr:last-child { background: #e8f1f8; font-weight: 600; } img { max-width: 100%; } pre { background: #f4f4f4; padding: 1rem; }
 """
+
+
+def scores_table(table: dict[str, dict[str, float] | None]) -> pd.DataFrame:
+    """A row a method, a column a score, NaN where a method was not run; the trained model is the last row."""
+    found = pd.DataFrame.from_dict({method: row for method, row in table.items() if row}, orient="index")
+    return found.reindex(METHODS).rename(index=METHOD_NAMES, columns=SCORE_NAMES)
 
 
 def table_text(table: dict[str, dict[str, float] | None]) -> str:
     """The table as aligned text; a dash where a method was not run."""
-    keys = next((list(row) for row in table.values() if row), [])
-    names = [SCORE_NAMES[key] for key in keys]
-    lines = [f"{'':19}" + "".join(f"  {name}" for name in names)]
-    for method in METHODS:
-        row = table.get(method)
-        cells = [f"{row[key]:.3f}" if row else "-" for key in keys]
-        aligned = (f"  {cell:>{len(name)}}" for cell, name in zip(cells, names, strict=True))
-        lines.append(f"{METHOD_NAMES[method]:19}" + "".join(aligned))
-    return "\n".join(line.rstrip() for line in lines)
+    return scores_table(table).to_string(float_format="{:.3f}".format, na_rep="-")
 
 
 def verdict(table: dict[str, dict[str, float] | None]) -> str:
@@ -100,11 +99,4 @@ The model never saw a label.</p>
 
 
 def _table_html(table: dict[str, dict[str, float] | None]) -> str:
-    keys = next((list(row) for row in table.values() if row), [])
-    head = "".join(f"<th>{SCORE_NAMES[key]}</th>" for key in keys)
-    body = ""
-    for method in METHODS:
-        row = table.get(method)
-        cells = "".join(f"<td>{row[key]:.3f}</td>" if row else "<td>&ndash;</td>" for key in keys)
-        body += f'<tr class="{method}"><td>{METHOD_NAMES[method]}</td>{cells}</tr>'
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return scores_table(table).to_html(float_format="{:.3f}".format, na_rep="\u2013", border=0)
