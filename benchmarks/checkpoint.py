@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import scfm_lib as scfm
-from scfm_lib.share import save_pretrained
+from scfm_lib.reporting.hub import save_pretrained
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "minimal"
 EPOCHS = 20

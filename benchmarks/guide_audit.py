@@ -22,20 +22,18 @@ import torch
 import yaml
 
 import scfm_lib as scfm
-from scfm_lib.cards import find_card, machines
-from scfm_lib.check import judge
-from scfm_lib.estimate import disk_bytes
-from scfm_lib.formulas import parameters
-from scfm_lib.hardware import prepare_cpu
-from scfm_lib.levers import cost_if
-from scfm_lib.machine import cpu_model
-from scfm_lib.memory import window_bytes
-from scfm_lib.probe import cpu_flops
-from scfm_lib.quantities import duration, gb
-from scfm_lib.speed import Speed, Workload, calibrate, workload
-from scfm_lib.tables import dollars
-from scfm_lib.target import Cost, Target, card_target, cost, rules
-from scfm_lib.typical import typical_store
+from scfm_lib.estimator.advice import cost_if, judge
+from scfm_lib.estimator.estimate import disk_bytes
+from scfm_lib.estimator.memory import window_bytes
+from scfm_lib.estimator.speed import Speed, Workload, calibrate, workload
+from scfm_lib.estimator.target import Cost, Target, card_target, cost, rules
+from scfm_lib.estimator.text import dollars
+from scfm_lib.estimator.workload import parameters, typical_store
+from scfm_lib.hardware.gpus import find_card, machines
+from scfm_lib.hardware.system import cpu_model
+from scfm_lib.hardware.torch_probe import cpu_flops
+from scfm_lib.runtime.threads import use_all_cores
+from scfm_lib.units import duration, gb
 from scfm_lib.versions import versions
 
 HERE = Path(__file__).resolve().parent
@@ -51,7 +49,7 @@ print(next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if 
 
 def measure(data: str) -> dict[str, Any]:
     """Speed of each preset here, and peak memory and disk of real runs on copies of a real data set."""
-    prepare_cpu()
+    use_all_cores()
     found: dict[str, Any] = {"cpu": cpu_model(), "threads": torch.get_num_threads(), "system": platform.platform()}
     found["fp32_flops"] = cpu_flops()
     found["speed"] = {}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import scfm_lib as scfm
-from scfm_lib.batches import HalfCells
+from scfm_lib.dataset import HalfCells
 
 
 def main() -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 
 import scfm_lib as scfm
-from scfm_lib.batches import Batch
-from scfm_lib.hardware import return_freed_memory
-from scfm_lib.memory import FRAMEWORK, memory
-from scfm_lib.optimize import adamw, training_step
+from scfm_lib.dataset import Batch
+from scfm_lib.estimator.memory import FRAMEWORK, memory
+from scfm_lib.runtime.threads import return_freed_memory
+from scfm_lib.train import new_state, training_step
 from scfm_lib.versions import versions
 
 STEPS = 4
@@ -57,12 +57,9 @@ def steps(config: scfm.Config, genes: int, precision: str, device: torch.device)
     rows = 2 * config.training.batch_size
     numbers = torch.randint(0, config.model.n_genes, (rows, genes))
     batch = Batch(numbers, torch.rand(rows, genes) + 0.1, numbers, torch.ones(rows, genes), torch.arange(rows))
-    model = scfm.CellTransformer(config.model).to(device)
-    model.gradient_checkpointing = config.training.gradient_checkpointing
-    optimizer = adamw(model, config.training, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    state = new_state(scfm.CellTransformer(config.model).to(device), config.training, device, precision)
     for _ in range(STEPS):
-        training_step(model, optimizer, scaler, [batch], config.training, device, precision)
+        training_step(state, [batch], config.training.learning_rate)
 
 
 def measure(preset: str, batch_size: int, genes: int, precision: str, checkpointing: bool, name: str) -> list[int]:

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 import scfm_lib as scfm
-from scfm_lib.cells import held_out, read_adata
+from scfm_lib.baselines import SCVI_EPOCHS, pca_embedding, scvi_embedding
 from scfm_lib.config import parse_overrides
-from scfm_lib.evaluate import SCVI_EPOCHS, held_out_scores, pca_embedding, scores, scvi_embedding
-from scfm_lib.hardware import prepare_cpu
+from scfm_lib.data.read import held_out, read_adata
+from scfm_lib.evaluate import held_out_scores, scores
+from scfm_lib.runtime.threads import use_all_cores
 from scfm_lib.versions import versions
 
 INDEPENDENT = {"zheng_pbmc_facs"}  # labels from antibodies; PBMC3k's are clusters found on a PCA
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--set", dest="pairs", nargs="*", default=[], help="such as training.learning_rate=0.001")
     arguments = parser.parse_args()
-    prepare_cpu()
+    use_all_cores()
     print(json.dumps({"versions": versions()}), flush=True)
     passed = [judge(name, arguments) for name in arguments.data]
     sys.exit(0 if all(passed) else 1)

@@ -20,12 +20,14 @@ import numpy as np
 import torch
 
 import scfm_lib as scfm
-from scfm_lib.batches import HalfCells
-from scfm_lib.hardware import prepare_cpu
-from scfm_lib.optimize import adamw, training_step
-from scfm_lib.probe import cpu_flops
-from scfm_lib.speed import calibrate, padded_flops, workload
-from scfm_lib.start import new_model
+from scfm_lib.data.store import Store
+from scfm_lib.dataset import HalfCells
+from scfm_lib.estimator.speed import calibrate
+from scfm_lib.estimator.workload import padded_flops, workload
+from scfm_lib.hardware.torch_probe import cpu_flops
+from scfm_lib.model import new_model
+from scfm_lib.runtime.threads import use_all_cores
+from scfm_lib.train import new_state, training_step
 from scfm_lib.versions import versions
 
 CONFIGURATIONS = {
@@ -37,20 +39,17 @@ CONFIGURATIONS = {
 }
 
 
-def train_for(config: scfm.Config, store: scfm.store.Store, seconds: float) -> tuple[float, float, int]:
+def train_for(config: scfm.Config, store: Store, seconds: float) -> tuple[float, float, int]:
     """Seconds that were trained for, floating-point operations of those steps and their number."""
     device, settings = torch.device("cpu"), config.training
     parts = settings.gradient_accumulation_steps
     cells = np.flatnonzero(~store.held_out)
     halves = HalfCells(store, cells, settings.batch_size * parts, settings.seed + 1)
-    model = new_model(config.model, 1)
-    model.gradient_checkpointing = settings.gradient_checkpointing
-    optimizer = adamw(model, settings, device)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    state = new_state(new_model(config.model, 1), settings, device)
     flops, step, started = 0.0, 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         split = halves[step].split(parts)
-        training_step(model, optimizer, scaler, split, settings, device, "fp32")
+        training_step(state, split, settings.learning_rate)
         flops += sum(padded_flops(config.model, part) for part in split)
         step += 1
     return time.perf_counter() - started, flops, step
@@ -62,7 +61,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    prepare_cpu()
+    use_all_cores()
     ratios: dict[str, list[float]] = {name: [] for name in CONFIGURATIONS}
     shares: dict[str, list[float]] = {name: [] for name in CONFIGURATIONS}
     with tempfile.TemporaryDirectory() as folder:

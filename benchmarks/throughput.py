@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 import scfm_lib as scfm
-from scfm_lib.batches import HalfCells, log_normalise
 from scfm_lib.config import ModelConfig
-from scfm_lib.formulas import training_flops
-from scfm_lib.hardware import prepare_cpu
-from scfm_lib.model import prediction_loss
-from scfm_lib.optimize import adamw
-from scfm_lib.start import new_model, pca_start
+from scfm_lib.data.store import Store
+from scfm_lib.dataset import HalfCells, log_normalise, pca_start
+from scfm_lib.estimator.workload import training_flops
+from scfm_lib.model import new_model, prediction_loss
+from scfm_lib.runtime.threads import use_all_cores
+from scfm_lib.train import adamw
 from scfm_lib.versions import versions
 
 SECONDS = 8.0  # for each timing
@@ -66,7 +66,7 @@ class AllGenes(nn.Module):
         return self.head(self.encoder(self.gene + self.value(values.unsqueeze(-1)))).squeeze(-1)
 
 
-def ours(store: scfm.store.Store, config: scfm.Config):
+def ours(store: Store, config: scfm.Config):
     """A function that trains for some seconds and returns (cells/s, FLOP/s)."""
     cells = np.arange(len(store))
     batches = HalfCells(store, cells, config.training.batch_size, 0)
@@ -93,7 +93,7 @@ def ours(store: scfm.store.Store, config: scfm.Config):
     return run
 
 
-def usual(store: scfm.store.Store, config: scfm.Config, batch_size: int):
+def usual(store: Store, config: scfm.Config, batch_size: int):
     """A function that trains the usual design for some seconds and returns cells/s."""
     cells = np.arange(512)
     values = torch.from_numpy(log_normalise(store.matrix(cells).toarray(), store.library_size[cells]))
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--data", default="zheng_pbmc_facs")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    prepare_cpu()
+    use_all_cores()
     config = scfm.load_config("minimal", {"data.validation_fraction": 0.0})
     with tempfile.TemporaryDirectory() as folder:
         store = scfm.prepare([scfm.find_data(arguments.data)], config, Path(folder) / "store")

@@ -20,11 +20,12 @@ import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
 import scfm_lib as scfm
-from scfm_lib.cells import open_cells, read_adata
+from scfm_lib.baselines import pca_embedding, scvi_embedding
 from scfm_lib.checkpoint import load_checkpoint
-from scfm_lib.evaluate import models, pca_embedding, scores, scvi_embedding
-from scfm_lib.genes import match_genes, match_report
-from scfm_lib.hardware import prepare_cpu
+from scfm_lib.data.genes import match_genes, match_report
+from scfm_lib.data.read import open_cells, read_adata
+from scfm_lib.evaluate import models, scores
+from scfm_lib.runtime.threads import use_all_cores
 from scfm_lib.versions import versions
 
 LEARNED, JUDGED = "pbmc3k", "zheng_pbmc_facs"
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
-    prepare_cpu()
+    use_all_cores()
     for seed in arguments.seeds:
         transfer(arguments.epochs, seed)
 

@@ -12,30 +12,26 @@ import sys
 import types
 from typing import Any
 
-_WHERE = {
-    "Config": "config",
-    "InputError": "config",
-    "load_config": "config",
-    "config_text": "config",
-    "open_cells": "cells",
-    "read_adata": "cells",
-    "prepare": "store",
-    "open_store": "store",
-    "find_data": "datasets",
-    "census": "census",
-    "simulate": "simulate",
-    "CellTransformer": "model",
-    "load_model": "checkpoint",
-    "train": "train",
-    "Run": "train",
+_PUBLIC = {  # file: its public names
+    "errors": "InputError",
+    "files": "work_dir",
+    "config": "Config load_config config_text",
+    "data.read": "open_cells read_adata",
+    "data.store": "prepare open_store",
+    "data.sources": "find_data",
+    "data.census": "census",
+    "data.simulate": "simulate",
+    "model": "CellTransformer",
+    "checkpoint": "load_model",
+    "train": "train Run",
     "embed": "embed",
     "evaluate": "evaluate",
-    "check": "check",
-    "estimate": "estimate",
-    "best_fit": "estimate",
-    "write_report": "report",
-    "save_pretrained": "share",
+    "estimator.advice": "check",
+    "estimator.estimate": "estimate best_fit",
+    "reporting.report": "write_report",
+    "reporting.hub": "save_pretrained",
 }
+_WHERE = {name: file for file, names in _PUBLIC.items() for name in names.split()}
 __all__ = list(_WHERE)
 
 # Threads of torch that wait for each other spin, and take the cores from whatever else runs. 1,000 turns instead of

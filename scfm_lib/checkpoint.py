@@ -1,49 +1,118 @@
-"""Checkpoints: everything a run needs to go on, in one file, written so that a crash cannot leave half of it."""
+"""A run's state on disk: all it needs to go on, in one file that no crash can leave half-written."""
 
-import json
 import re
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import nn
 
-from .config import Config, InputError, parse_config
+from .config import Config, TrainingConfig, parse_config
+from .errors import InputError
 from .files import new_file, patiently
 from .model import CellTransformer
+from .runtime.model_dir import is_model_dir, read_model_dir
 from .versions import versions
 
 FORMAT = "scfm-checkpoint-1"
-SHARED_FORMAT = "scfm-model-1"  # of the folder that `share.save_pretrained` writes
-WEIGHTS, MODEL_CONFIG, VOCABULARY, CARD = "model.safetensors", "config.json", "vocabulary.json", "README.md"
 
 
-def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Writes `checkpoints/checkpoint_step_N.pt`, then deletes all but the last `keep`.
+@dataclass
+class TrainState:
+    """All that changes while a model trains, and how it is trained."""
+
+    model: CellTransformer
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    settings: TrainingConfig
+    device: torch.device
+    precision: str = "fp32"
+    step: int = 0  # optimizer steps taken
+    micro_batches: int = 1  # forward passes of each process in a step
+    ddp_model: nn.Module | None = None  # what computes: the model, or the model with gradients averaged over processes
+
+    def __post_init__(self) -> None:
+        self.ddp_model = self.ddp_model or self.model
+
+    def saved(self) -> dict[str, Any]:
+        """What must be stored to go on from here, equal to the bit."""
+        on_card = self.device.type == "cuda"
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if on_card else None,
+        }
+
+    def restore(self, saved: dict[str, Any], *, random_state: bool = True) -> None:
+        """Takes over what a checkpoint holds.
+
+        Raises:
+            InputError: it is of a model with other dimensions.
+        """
+        put_weights(self.model, saved)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.step = saved["step"]
+        if random_state:
+            torch.set_rng_state(saved["torch_rng"])
+            if self.device.type == "cuda" and saved["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(saved["cuda_rng"])
+
+
+class Checkpoints:
+    """When a run is saved, and saving it.
+
+    Args:
+        run_dir: gets `checkpoints/checkpoint_step_N.pt`.
+        settings: how often, and how many are kept.
+        constants: what a checkpoint holds beside the state: config, gene names, start, store.
+        newest: the checkpoint that the run goes on from.
+        writes: whether this process does; of several only the first.
+    """
+
+    def __init__(
+        self, run_dir: Path, settings: TrainingConfig, constants: dict[str, Any], newest: Path | None, writes: bool
+    ):
+        self.run_dir, self.settings, self.constants = run_dir, settings, constants
+        self.newest, self.writes, self._saved_at = newest, writes, time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Whether enough steps or minutes have gone by."""
+        late = time.monotonic() - self._saved_at > 60 * self.settings.checkpoint_every_minutes
+        return late or step % self.settings.checkpoint_every_steps == 0
+
+    def save(self, state: TrainState) -> None:
+        """Writes the state, and waits where the drive has dropped.
+
+        Raises:
+            OSError: the disk is full or not writable; nothing half-written is left.
+        """
+        self.newest = self.run_dir / "checkpoints" / f"checkpoint_step_{state.step}.pt"
+        if self.writes:
+            save_checkpoint(self.newest, {"step": state.step} | state.saved() | self.constants)
+            for old in _by_step(self.newest.parent)[: -self.settings.keep_checkpoints]:
+                old.unlink(missing_ok=True)
+        self._saved_at = time.monotonic()
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes a checkpoint.
 
     Raises:
         OSError: the disk is full or not writable; nothing half-written is left.
     """
-    path = checkpoint_path(run_dir, step)
-    folder = path.parent
-    whole = {"format": FORMAT, "step": step, "versions": versions(), **state}
 
     def write() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as temporary:
-            torch.save(whole, temporary)
-        for old in _by_step(folder)[:-keep]:
-            old.unlink(missing_ok=True)
+            torch.save({"format": FORMAT, "versions": versions(), **state}, temporary)
 
     patiently(write)
-    return path
-
-
-def checkpoint_path(run_dir: Path, step: int) -> Path:
-    """Where a run keeps the checkpoint of a step."""
-    return run_dir / "checkpoints" / f"checkpoint_step_{step}.pt"
 
 
 def _by_step(folder: Path) -> list[Path]:
@@ -63,7 +132,7 @@ def find_checkpoint(path: str | Path) -> Path:
     for folder in (path / "checkpoints", path):
         if folder.is_dir() and _by_step(folder):
             return _by_step(folder)[-1]
-    if (path / WEIGHTS).exists():
+    if is_model_dir(path):
         raise InputError(
             f"{path} is a shared model, which can embed but not go on or be judged; give the run that it came from, or "
             "embed your cells and judge obsm['X_scfm']"
@@ -102,43 +171,19 @@ def load_model(path: str | Path) -> CellTransformer:
     """The trained model of a checkpoint, run or shared folder, on the CPU, in evaluation mode, with its gene names.
 
     Raises:
-        InputError: as `load_checkpoint` or `load_pretrained`.
+        InputError: as `load_checkpoint` or `read_model_dir`.
     """
-    if any((Path(path) / name).exists() for name in (WEIGHTS, VOCABULARY)):
-        return load_pretrained(path)
-    state = load_checkpoint(path)
-    model = CellTransformer(checkpoint_config(state).model)
-    put_weights(model, state)
-    return model.eval()
+    return model_of(read_model_dir(path) if is_model_dir(path) else load_checkpoint(path))
 
 
-def load_pretrained(folder: str | Path) -> CellTransformer:
-    """The model in a folder that `share.save_pretrained` wrote, as from `load_model`. No code of the folder is run.
+def model_of(state: dict[str, Any]) -> CellTransformer:
+    """The model that a checkpoint or shared folder holds, on the CPU, in evaluation mode, with its gene names.
 
     Raises:
-        InputError: a file is missing, broken or of another model.
+        InputError: the weights are of other dimensions than the config says.
     """
-    folder = Path(folder)
-    for name in (WEIGHTS, MODEL_CONFIG, VOCABULARY):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder} has no {name}; give a folder that save_pretrained wrote, and copy all of it")
-    name = MODEL_CONFIG
-    try:
-        told = json.loads((folder / MODEL_CONFIG).read_text(encoding="utf-8"))
-        name = VOCABULARY
-        names = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
-        name = WEIGHTS
-        weights = load_file(folder / WEIGHTS)
-    except (ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0][:80]
-        raise InputError(f"{folder / name} cannot be read ({reason}); it may be truncated: copy it again") from None
-    if not isinstance(told, dict) or told.get("format") != SHARED_FORMAT or not isinstance(names, dict):
-        raise InputError(f"{folder} holds a model of another kind, not of scfm; give one that save_pretrained wrote")
-    config = parse_config(told.get("config", {}), str(folder / MODEL_CONFIG))
-    if any(len(names.get(key, ())) != config.model.n_genes for key in ("symbols", "ensembl")):
-        raise InputError(f"{folder / VOCABULARY} does not name the model's {config.model.n_genes} genes; copy it again")
-    model = CellTransformer(config.model)
-    put_weights(model, {"model": weights, **names})
+    model = CellTransformer(checkpoint_config(state).model)
+    put_weights(model, state)
     return model.eval()
 
 

@@ -4,18 +4,15 @@ Presets are the YAML files in `presets/`. Anything wrong in a config is one line
 """
 
 import difflib
-from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .errors import InputError
+
 PRESETS = ("minimal", "default", "large")
-
-
-class InputError(ValueError):
-    """Bad input: one line with the value, the reason and the next step. The command line exits with 2."""
 
 
 class Section(BaseModel):
@@ -124,7 +121,7 @@ def preset_text(name: str) -> str:
     """
     if name.lower() not in PRESETS:
         raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
-    return (resources.files("scfm_lib") / "presets" / f"{name.lower()}.yaml").read_text(encoding="utf-8")
+    return (Path(__file__).parent / "presets" / f"{name.lower()}.yaml").read_text(encoding="utf-8")
 
 
 def load_config(source: str | Path, overrides: dict[str, Any] | None = None) -> Config:

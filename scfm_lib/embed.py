@@ -1,7 +1,5 @@
 """A cell's vector: what the trained model makes of the whole cell."""
 
-import errno
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +9,13 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .batches import whole_cells
-from .cells import Cells, open_cells, read_any
 from .checkpoint import load_model
-from .config import InputError
-from .files import new_file
-from .genes import match_genes, match_report
+from .data.genes import match_genes, match_report
+from .data.read import Cells, open_cells, read_any
+from .data.store import ragged
+from .data.write import check_new_h5ad, write_h5ad
+from .dataset import log_normalise, pad
+from .errors import InputError
 from .model import CellTransformer
 
 
@@ -33,11 +32,13 @@ def token_batches(
     known = np.flatnonzero(columns >= 0)
     for start, counts in cells.chunks():
         chosen = sp.csr_matrix(counts[:, columns[known]])
-        library_size = np.asarray(counts.sum(1)).ravel()
-        for rows, genes, values in whole_cells(
-            chosen.indptr, known[chosen.indices], chosen.data, library_size, batch_size
-        ):
-            yield start + rows, genes, values
+        values = log_normalise(chosen, np.asarray(counts.sum(1)).ravel())
+        by_length = np.argsort(np.diff(chosen.indptr), kind="stable")
+        for first in range(0, len(by_length), batch_size):
+            rows = by_length[first : first + batch_size]
+            index, lengths = ragged(chosen.indptr, rows)
+            genes = pad(known[chosen.indices[index]].astype(np.int64), lengths)
+            yield start + rows, torch.from_numpy(genes), torch.from_numpy(pad(values.data[index], lengths))
 
 
 def match_model(model: CellTransformer, cells: Cells) -> tuple[np.ndarray, str]:
@@ -107,25 +108,10 @@ def embed_file(
         InputError: as `embed`, or `out` exists.
         OSError: no space; nothing is left behind.
     """
-    if out.exists():
-        raise InputError(f"{out} exists and is left as it is; choose another --out")
-    if out.suffix != ".h5ad":
-        raise InputError(f"{out} does not end in .h5ad, which is what is written; choose such a name")
-    if not out.parent.is_dir():
-        raise InputError(f"folder {out.parent} does not exist; make it first")
+    check_new_h5ad(out)
     model = load_model(checkpoint)
     adata = read_any(source, layer)
     _, match = match_model(model, open_cells(source, layer))
     adata.obsm["X_scfm"] = embed(model, adata, layer=layer, device=device)
-    matrices = [
-        adata.X,
-        *adata.layers.values(),
-        *adata.obsm.values(),
-        *([adata.raw.X] if adata.raw is not None else []),
-    ]
-    need = sum(m.data.nbytes + m.indices.nbytes if sp.issparse(m) else getattr(m, "nbytes", 0) for m in matrices)
-    if need > shutil.disk_usage(out.parent).free:  # HDF5 reports a full disk badly, so look first
-        raise OSError(errno.ENOSPC, f"No space left on device: about {need / 1e6:,.0f} MB are needed", str(out))
-    with new_file(out) as temporary:
-        adata.write_h5ad(temporary)
+    write_h5ad(adata, out)
     return adata, match

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .config import InputError
+from .errors import InputError
 
 
 @dataclass(frozen=True)

@@ -138,3 +138,20 @@ def prediction_loss(logits: Tensor, target_genes: Tensor, target_counts: Tensor)
     molecules = target_counts.sum(1)
     hits = (logits.gather(1, target_genes) * target_counts).sum(1)
     return (molecules * logits.logsumexp(1) - hits).sum()
+
+
+def new_model(config: ModelConfig, seed: int, start: dict[str, Tensor] | None = None) -> CellTransformer:
+    """A model with random weights from `seed`, and with `start` from `dataset.pca_start` put in, if given.
+
+    The global random state of torch is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CellTransformer(config)
+    if start is not None:
+        loadings = start["loadings"]
+        with torch.no_grad():  # the same spread as the random start, so that only the directions differ
+            model.gene_embedding[:, : loadings.shape[1]] = loadings / 8
+            model.output_embedding[:, : loadings.shape[1]] = loadings / 10
+            model.output_bias.copy_(start["log_share"])
+    return model

@@ -1,8 +1,11 @@
-"""The training loop, in the open: prepare, then step by step until the end, a signal, `max_steps` or `max_hours`."""
+"""Training, in the open: the schedule, the optimizer, one step, and the loop. Read it from top to bottom.
 
+What happens around a step is in `runtime/` (logger, stop conditions, several processes) and changes no weight.
+"""
+
+import contextlib
 import math
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,22 +13,20 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .batches import HalfCells
-from .begin import Beginning, chosen, found_run, new, resumed
-from .checkpoint import checkpoint_path, put_weights, save_checkpoint
-from .config import Config, InputError, TrainingConfig
-from .hardware import choose_device, choose_precision, describe_device, prepare_cpu, return_freed_memory
-from .model import CellTransformer, prediction_loss
-from .monitor import Monitor
-from .optimize import adamw, autocast, learning_rate, training_step
-from .processes import Processes, joined
-from .quantities import duration
-from .session import seconds_left
-from .signals import stop_signals
-from .start import new_model, pca_start
-from .store import Store, open_store
+from .checkpoint import Checkpoints, TrainState, find_checkpoint, load_checkpoint
+from .config import Config, TrainingConfig, load_config
+from .data.store import Store, open_store
+from .dataset import Batch, HalfCells, pca_start
+from .hardware.device import choose_device, choose_precision, describe_device
+from .model import CellTransformer, new_model, prediction_loss
+from .runtime.distributed import ALONE, Distributed, join_processes
+from .runtime.logger import Logger
+from .runtime.run_dir import RunDir, find_run, new_run, resumed_run
+from .runtime.stopping import Stop
+from .runtime.threads import return_freed_memory, use_all_cores
 
 VALIDATION_CELLS = 5_000  # more would not make the loss clearer, only the epoch longer
 
@@ -42,6 +43,136 @@ class Run:
     step: int
     finished: bool
     signal: int | None  # the signal that stopped it, if one did
+
+    def last_losses(self) -> dict[str, float | None]:
+        """The last `loss` and `validation_loss`, in nats per molecule; None where none was recorded."""
+        keys = ("loss", "validation_loss")
+        return {key: next((row[key] for row in reversed(self.history) if key in row), None) for key in keys}
+
+
+def learning_rate(step: int, total_steps: int, settings: TrainingConfig) -> float:
+    """Linear warm-up, then half a cosine down to 2 % of the highest rate."""
+    warmup = max(1, round(settings.warmup_fraction * total_steps))
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def adamw(model: CellTransformer, settings: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW; biases, norms and the [CELL] token are not decayed (nanoGPT's rule: fewer than two dimensions)."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    fused = device.type in {"cpu", "cuda"}  # one kernel for all parameters instead of hundreds
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), fused=fused)
+
+
+def new_state(
+    model: CellTransformer, settings: TrainingConfig, device: torch.device, precision: str = "fp32"
+) -> TrainState:
+    """A model that is on its device, with a fresh optimizer, before the first step."""
+    model.gradient_checkpointing = settings.gradient_checkpointing
+    optimizer = adamw(model, settings, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    return TrainState(model, optimizer, scaler, settings, device, precision)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Mixed precision for the forward pass; does nothing in fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def training_step(
+    state: TrainState,
+    micro_batches: list[Batch],
+    lr: float,
+    molecules: Tensor | None = None,
+    distributed: Distributed = ALONE,
+) -> tuple[Tensor, Tensor]:
+    """One optimizer step: the loss in nats per molecule (a scalar) and the gradients' norm before clipping.
+
+    Args:
+        state: its weights and optimizer are changed.
+        micro_batches: this process's part of the step; their gradients add up to that of the whole.
+        lr: the learning rate.
+        molecules: to predict in this step in all processes; those of `micro_batches` when unset.
+        distributed: the processes that work on this step; the loss is then this one's share.
+    """
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    loss = torch.zeros((), device=state.device)
+    molecules = sum(batch.molecules for batch in micro_batches) if molecules is None else molecules
+    for number, batch in enumerate(micro_batches, start=1):
+        batch = batch.to(state.device)
+        with contextlib.nullcontext() if number == len(micro_batches) else distributed.no_sync(state.ddp_model):
+            with autocast(state.device, state.precision):
+                logits = state.ddp_model(batch.genes, batch.values)
+            part = prediction_loss(logits, batch.target_genes, batch.target_counts) / molecules
+            # gradients are averaged over processes: make that a sum
+            summed = part if distributed.world_size == 1 else part * distributed.world_size
+            state.scaler.scale(summed).backward()
+        loss += part.detach()
+    state.scaler.unscale_(state.optimizer)
+    grad_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.settings.max_grad_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    return loss, grad_norm
+
+
+def validation_loss(
+    model: CellTransformer, store: Store, settings: TrainingConfig, device: torch.device, precision: str
+) -> float:
+    """Nats per molecule on held-out cells, with the same coins every time."""
+    cells = np.flatnonzero(store.held_out)[:VALIDATION_CELLS]
+    dataset = HalfCells(store, cells, settings.batch_size, settings.seed)
+    total, molecules = 0.0, 0.0
+    training = model.training
+    model.eval()
+    with torch.inference_mode(), autocast(device, precision):
+        for step in range(len(dataset)):
+            batch = dataset[step]
+            part = batch.to(device)
+            total += float(prediction_loss(model(part.genes, part.values), part.target_genes, part.target_counts))
+            molecules += float(batch.molecules)
+    model.train(training)
+    return total / max(1.0, molecules)
+
+
+def training_loop(
+    state: TrainState, data: HalfCells, logger: Logger, checkpoints: Checkpoints, stop: Stop, distributed: Distributed
+) -> None:
+    """Takes steps from `state.step` to the last epoch's end, or until `stop` says so."""
+    settings, total_steps = state.settings, state.settings.num_epochs * data.steps_per_epoch
+    validates = data.store.held_out.any() and distributed.is_first
+    loader = DataLoader(
+        data,
+        batch_size=None,  # an item is a whole batch already
+        sampler=range(state.step, total_steps),
+        num_workers=settings.num_workers,
+        pin_memory=state.device.type == "cuda",
+        generator=torch.Generator(),  # its own: the global one belongs to dropout and must resume to the bit
+    )
+    state.model.train()
+    for batch in logger.time_waiting(loader):
+        lr = learning_rate(state.step, total_steps, settings)
+        micro_batches = distributed.shard(batch.split(distributed.world_size * state.micro_batches))
+        loss, grad_norm = training_step(state, micro_batches, lr, batch.molecules, distributed)
+        state.step += 1
+        ends = state.step == total_steps or stop.now(state.step)
+        ends, due = distributed.any(ends, checkpoints.due(state.step))
+        logger.step(state.step, loss, grad_norm, lr, now=ends or due)  # raises if not finite: such a step is not saved
+        if validates and data.epoch_ends(state.step):
+            loss = validation_loss(state.model, data.store, settings, state.device, state.precision)
+            logger.validation(state.step, loss)
+        if ends or due:
+            checkpoints.save(state)
+        if ends:
+            break
+    state.model.eval()
 
 
 def train(
@@ -80,215 +211,64 @@ def train(
         InputError: bad config or data, a run folder in use, another process of the run that ended, or a loss that is
             no longer finite.
     """
-    prepare_cpu()
-    chosen_device = choose_device(device)
-    seconds = seconds_left() if max_hours is None else 3600 * max_hours
-    deadline = math.inf if seconds is None else time.monotonic() + seconds
-    with joined() as processes:
-        verbose = verbose and processes.first
+    use_all_cores()
+    torch_device, stop = choose_device(device), Stop(max_steps, max_hours)
+    with join_processes() as distributed:
         if resume == "auto":
-            resume, data_again = processes.once(lambda: found_run(run_dir)), None
-        else:
-            data_again = data
+            resume = distributed.rank_zero_first(lambda: find_run(run_dir))
+            data = data if resume is None else None  # a run that is found has its data
+        begun = None
         if resume is not None:
-            begun = resumed(resume, run_dir, data_again)
-            precision = _announce(begun.config, chosen_device, verbose)
-        else:
-            wanted = chosen(config)
-            precision = _announce(wanted, chosen_device, verbose)
-            begun = processes.once(lambda: new(wanted, data, run_dir))
-        return _steps(
-            begun, processes, chosen_device, precision, max_steps, deadline,
-            verbose=verbose, tensorboard=tensorboard and processes.first, wandb=wandb and processes.first,
-        )  # fmt: skip
+            file = find_checkpoint(resume)
+            begun = resumed_run(file, load_checkpoint(file), run_dir, data)
+            config = begun.config
+        elif not isinstance(config, Config):
+            config = load_config(config or "minimal")
+        precision = choose_precision(config.training, torch_device)
+        if verbose and distributed.is_first:  # the first line of a run, before minutes of preparation
+            print(describe_device(torch_device, precision), file=sys.stderr, flush=True)
+        begun = begun or distributed.rank_zero_first(lambda: new_run(config, data, run_dir))
+        outputs = {"verbose": verbose, "tensorboard": tensorboard, "wandb": wandb}
+        return _train(begun, torch_device, precision, distributed, stop, outputs)
 
 
-def _steps(
-    begun: Beginning,
-    processes: Processes,
-    device: torch.device,
-    precision: str,
-    max_steps: int | None,
-    deadline: float,
-    *,
-    verbose: bool,
-    tensorboard: bool,
-    wandb: bool,
+def _train(
+    begun: RunDir, device: torch.device, precision: str, distributed: Distributed, stop: Stop, outputs: dict[str, bool]
 ) -> Run:
-    run_dir, config, store, state = begun.run_dir, begun.config, open_store(begun.store), begun.state
-    settings = config.training
+    """Sets up what the loop needs, and runs it."""
+    config, settings, saved = begun.config, begun.config.training, begun.saved
+    store = open_store(begun.store)
     cells = np.flatnonzero(~store.held_out)
-    wanted = settings.batch_size * settings.gradient_accumulation_steps * processes.count
-    cells_per_step = state.get("cells_per_step", wanted) if state else wanted
-    parts = max(1, round(cells_per_step / (settings.batch_size * processes.count)))
-    batches = HalfCells(store, cells, cells_per_step, settings.seed)
-    start = state["start"] if state else pca_start(store, cells, config.model.gene_embedding_dim, settings.seed)
-    model = new_model(config.model, settings.seed, start)
+    per_forward = settings.batch_size * distributed.world_size
+    cells_per_step = saved["cells_per_step"] if saved else per_forward * settings.gradient_accumulation_steps
+    dataset = HalfCells(store, cells, cells_per_step, settings.seed)
+
+    start = saved["start"] if saved else pca_start(store, cells, config.model.gene_embedding_dim, settings.seed)
+    model = new_model(config.model, settings.seed, start).to(device)
     model.symbols, model.ensembl = store.symbols, store.ensembl
-    model.gradient_checkpointing = settings.gradient_checkpointing
     return_freed_memory(settings.gradient_checkpointing and device.type == "cpu")
-    model.to(device)
-    optimizer = adamw(model, settings, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    step, total_steps = 0, settings.num_epochs * batches.steps_per_epoch
-    torch.manual_seed(settings.seed + processes.rank)
-    if state:
-        put_weights(model, state)
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        step = state["step"]
-        if processes.first:
-            torch.set_rng_state(state["torch_rng"])
-            if device.type == "cuda" and state["cuda_rng"] is not None:
-                torch.cuda.set_rng_state(state["cuda_rng"])
-    together = processes.wrapped(model, device)
+    state = new_state(model, settings, device, precision)
+    state.micro_batches = max(1, round(cells_per_step / per_forward))
+    torch.manual_seed(settings.seed + distributed.rank)
+    if saved:
+        state.restore(saved, random_state=distributed.is_first)
+    state.ddp_model = distributed.wrap(model, device)
 
-    def save() -> Path:
-        if not processes.first:
-            return checkpoint_path(run_dir, step)
-        return save_checkpoint(
-            run_dir,
-            step,
-            {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scaler": scaler.state_dict(),
-                "torch_rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state() if device.type == "cuda" else None,
-                "config": config.model_dump(),
-                "cells_per_step": cells_per_step,
-                "symbols": store.symbols.tolist(),
-                "ensembl": store.ensembl.tolist(),
-                "start": start,
-                "store": "store" if store.dir.parent == run_dir else str(store.dir.resolve()),
-            },
-            settings.keep_checkpoints,
-        )
-
-    monitor = Monitor(
-        run_dir, config, step, total_steps, verbose=verbose, tensorboard=tensorboard, wandb=wandb,
-        writes=processes.first, device=device, precision=precision,
-    )  # fmt: skip
-    with monitor, stop_signals() as stop:
-        if step == 0:
-            for line in store.report:
-                monitor.say(line)
-        monitor.say(
-            f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(cells):,} cells to learn from, "
-            f"{int(store.held_out.sum()):,} held out, {total_steps:,} steps, run {run_dir}"
-        )
-        if processes.count > 1:
-            monitor.say(f"{processes.count} processes, {cells_per_step} cells a step between them")
-        loader = DataLoader(
-            batches,
-            batch_size=None,  # an item is a whole batch already
-            sampler=range(step, total_steps),
-            num_workers=settings.num_workers,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # its own: the global one belongs to dropout and must resume to the bit
-        )
-        if step == total_steps:
-            monitor.say(f"all {total_steps:,} steps were taken already")
-        path = begun.checkpoint or save()
-        saved_step, saved_at, logged_at, since, summed = step, time.monotonic(), time.monotonic(), 0, 0.0
-        began_at, first_step, waited, told_time = time.monotonic(), step, 0.0, False
-        model.train()
-        upcoming = iter(loader)
-        while step < total_steps:
-            asked_at = time.monotonic()
-            batch = next(upcoming)
-            waited += time.monotonic() - asked_at
-            rate = learning_rate(step, total_steps, settings)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            mine = processes.share(batch, parts)
-            loss, norm = training_step(
-                together, optimizer, scaler, mine, settings, device, precision, processes, batch.molecules
-            )
-            summed = summed + loss
-            step, since = step + 1, since + 1
-            monitor.step(step)
-
-            now = time.monotonic()
-            over, late, signalled = processes.any(
-                now > deadline, now - saved_at > 60 * settings.checkpoint_every_minutes, stop.is_set()
-            )
-            ends = signalled or over or step in (total_steps, max_steps)
-            save_now = ends or late or step % settings.checkpoint_every_steps == 0
-            if step % settings.log_every_steps == 0 or save_now:  # what is saved was seen to be finite
-                mean_loss = processes.summed(summed)[0] / since
-                if not math.isfinite(mean_loss):
-                    raise InputError(
-                        f"the loss is {mean_loss} at step {step}: lower training.learning_rate "
-                        f"({settings.learning_rate}); "
-                        f"the last good checkpoint is {path}"
-                    )
-                now = time.monotonic()
-                metrics = {
-                    "epoch": step / batches.steps_per_epoch,
-                    "loss": mean_loss,
-                    "learning_rate": rate,
-                    "grad_norm": float(norm),
-                    "cells_per_second": since * batches.cells_per_step / (now - logged_at),
-                    "step_seconds": (now - logged_at) / since,
-                    "data_seconds": waited / since,  # of which waiting for the loader
-                }
-                monitor.log(step, metrics)
-                monitor.say(
-                    f"step {step:>6,}/{total_steps:,}  loss {mean_loss:.4f}  lr {rate:.1e}  "
-                    f"{metrics['cells_per_second']:.0f} cells/s"
-                )
-                if math.isfinite(deadline) and not told_time:
-                    monitor.say(_time_left(deadline, (now - began_at) / (step - first_step) * (total_steps - step)))
-                    told_time = True
-                logged_at, since, summed, waited = now, 0, 0.0, 0.0
-            if store.held_out.any() and (step % batches.steps_per_epoch == 0 or step == total_steps):
-                before = time.monotonic()
-                if processes.first:  # the others wait in the next step
-                    held_out_loss = validation_loss(model, store, settings, device, precision)
-                    monitor.log(step, {"validation_loss": held_out_loss})
-                    monitor.say(f"epoch {step // batches.steps_per_epoch}: loss on held-out cells {held_out_loss:.4f}")
-                logged_at += time.monotonic() - before  # cells/s is of training
-            if save_now:
-                path, saved_step, saved_at = save(), step, time.monotonic()
-            if ends:
-                break
-        finished = step == total_steps
-        monitor.say(f"{'done' if finished else f'stopped at step {saved_step:,}; go on with --resume {path}'}")
-    return Run(run_dir, config, model.eval(), monitor.history, path, step, finished, stop.signal)
-
-
-def _time_left(deadline: float, to_come: float) -> str:
-    """A line that compares the time until the deadline with the seconds that a run still takes."""
-    left = max(0.0, deadline - time.monotonic())
-    line = f"about {duration(to_come)} to go, {duration(left)} left"
-    if to_come > left:
-        line += ": the run will stop in time with a checkpoint; go on with --resume, or make the same call again"
-    return line
-
-
-def validation_loss(
-    model: CellTransformer, store: Store, settings: TrainingConfig, device: torch.device, precision: str
-) -> float:
-    """Nats per molecule on held-out cells, with the same coins every time."""
-    cells = np.flatnonzero(store.held_out)[:VALIDATION_CELLS]
-    batches = HalfCells(store, cells, settings.batch_size, settings.seed)
-    total, molecules = 0.0, 0.0
-    training = model.training
-    model.eval()
-    with torch.inference_mode(), autocast(device, precision):
-        for number in range(len(batches)):
-            batch = batches[number]
-            part = batch.to(device)
-            total += float(prediction_loss(model(part.genes, part.values), part.target_genes, part.target_counts))
-            molecules += float(batch.molecules)
-    model.train(training)
-    return total / max(1.0, molecules)
-
-
-def _announce(config: Config, device: torch.device, verbose: bool) -> str:
-    """The precision; device and precision are the first line a run prints, before minutes of preparation."""
-    precision = choose_precision(config.training, device)
-    if verbose:
-        print(describe_device(device, precision), file=sys.stderr, flush=True)
-    return precision
+    constants = {
+        "config": config.model_dump(),
+        "cells_per_step": cells_per_step,
+        "symbols": store.symbols.tolist(),
+        "ensembl": store.ensembl.tolist(),
+        "start": start,
+        "store": "store" if store.dir.parent == begun.path else str(store.dir.resolve()),
+    }
+    checkpoints = Checkpoints(begun.path, settings, constants, begun.checkpoint, distributed.is_first)
+    logger = Logger(begun.path, config, dataset, state.step, device, precision, distributed, stop.deadline, **outputs)
+    with logger, stop:
+        logger.begin(store, sum(p.numel() for p in model.parameters()))
+        if checkpoints.newest is None:
+            checkpoints.save(state)
+        training_loop(state, dataset, logger, checkpoints, stop, distributed)
+        finished = logger.end(state.step, checkpoints.newest)
+    newest = checkpoints.newest
+    return Run(begun.path, config, model, logger.history, newest, state.step, finished, stop.signal)

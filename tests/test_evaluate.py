@@ -4,9 +4,10 @@ import pytest
 import scipy.sparse as sp
 
 import scfm_lib as scfm
-from scfm_lib.cells import held_out
-from scfm_lib.evaluate import batch_mixing, held_out_scores, neighbour_graph, pca_embedding, scores, scvi_embedding
-from scfm_lib.report import table_text, verdict
+from scfm_lib.baselines import pca_embedding, scvi_embedding
+from scfm_lib.data.read import held_out
+from scfm_lib.evaluate import batch_mixing, held_out_scores, neighbour_graph, scores
+from scfm_lib.reporting.report import table_text, verdict
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import scfm_lib as scfm
-from scfm_lib import hardware
 from scfm_lib.checkpoint import load_checkpoint, save_checkpoint
+from scfm_lib.hardware import device as hardware
 
 FLAGS = ["--set", "model.n_genes=60", "--set", "data.preprocessing.min_genes=5", "--set", "training.num_epochs=2"]
 
@@ -124,11 +124,11 @@ def test_a_drive_that_drops_is_waited_for(trained, tmp_path, monkeypatch, times)
     monkeypatch.setattr("scfm_lib.files.os.replace", dropping)
     state = load_checkpoint(trained.checkpoint)
     if times == 2:
-        path = save_checkpoint(tmp_path, 7, state, keep=2)
+        save_checkpoint(tmp_path / "checkpoints" / "checkpoint_step_7.pt", state)
         assert waited == [2.0, 10.0]
-        assert load_checkpoint(path)["config"] == state["config"]
+        assert load_checkpoint(tmp_path)["config"] == state["config"]
     else:
         with pytest.raises(OSError, match="not connected"):
-            save_checkpoint(tmp_path, 7, state, keep=2)
+            save_checkpoint(tmp_path / "checkpoints" / "checkpoint_step_7.pt", state)
         assert list((tmp_path / "checkpoints").iterdir()) == []
         assert sum(waited) < 120

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import scfm_lib as scfm
-from scfm_lib.cells import held_out
 from scfm_lib.checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
-from scfm_lib.monitor import read_metrics
-from scfm_lib.optimize import learning_rate
+from scfm_lib.data.read import held_out
+from scfm_lib.runtime.logger import read_metrics
+from scfm_lib.train import learning_rate
 
 
 def weights(run: scfm.Run) -> dict[str, torch.Tensor]:

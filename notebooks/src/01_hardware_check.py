@@ -73,7 +73,7 @@ print("torch keeps to that number of threads:", enough)
 # hardware guide gives it (so many cells, so many epochs), and if not, what would change that?
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.tables import check_text
+from scfm_lib.estimator.text import check_text
 
 print(check_text(found).replace(os.getcwd(), "this folder"))
 
@@ -232,7 +232,7 @@ exercises.check("1.4", answer)
 # notebook 04 trains it.
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.widgets import preset_picker
+from scfm_lib.widgets.preset_picker import preset_picker
 
 picker = preset_picker(found)
 

@@ -169,7 +169,7 @@ print(by_hand.shape, f"from {by_hand.min():.2f} to {by_hand.max():.2f}")
 # The same by scanpy, and by the library (its function takes only the genes that a cell has; here we give it all):
 
 # %%
-from scfm_lib.batches import log_normalise
+from scfm_lib.dataset import log_normalise
 
 normalised = sc.pp.log1p(sc.pp.normalize_total(adata, target_sum=1e4, copy=True), copy=True)
 assert np.allclose(by_hand, normalised.X.toarray(), atol=1e-4)
@@ -184,7 +184,7 @@ print("by hand, by scanpy, by the library: the same")
 # (Poisson). The method `seurat_v3` fits that trend and ranks genes by what exceeds it.
 
 # %%
-from scfm_lib.cells import held_out
+from scfm_lib.data.read import held_out
 
 learn = ~held_out(adata.obs_names, fraction=0.2, seed=0)  # (cells,) the cells to learn from: section 7
 ranked = sc.pp.highly_variable_genes(adata[learn], flavor="seurat_v3", n_top_genes=300, inplace=False)
@@ -225,7 +225,7 @@ plt.show()
 
 # %%
 from scfm_lib.config import ModelConfig
-from scfm_lib.formulas import training_flops
+from scfm_lib.estimator.workload import training_flops
 import torch
 
 minimal = ModelConfig(n_genes=1000)
@@ -324,7 +324,7 @@ print("genes seen in A:", int(in_a.sum()), " in B:", int(in_b.sum()), " in both:
 # of a batch are filled up to the longest (*padding*, value 0).
 
 # %%
-from scfm_lib.batches import HalfCells
+from scfm_lib.dataset import HalfCells
 
 batches = HalfCells(store, np.flatnonzero(~store.held_out), cells_per_step=32, seed=0)
 batch = batches[0]

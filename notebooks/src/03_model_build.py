@@ -136,7 +136,8 @@ plt.show()
 # its weights as plain tensors, and do each step with them by hand.
 
 # %%
-from scfm_lib.start import new_model, pca_start
+from scfm_lib.dataset import pca_start
+from scfm_lib.model import new_model
 
 shape = minimal.model.model_copy()
 shape.n_genes = len(store.symbols)  # the vocabulary may be smaller than the preset's
@@ -509,7 +510,7 @@ print(mine.load_state_dict(library.state_dict()))
 # `target_counts`).
 
 # %%
-from scfm_lib.batches import HalfCells
+from scfm_lib.dataset import HalfCells
 
 batch = HalfCells(store, cells, minimal.training.batch_size, seed=0)[0]
 print("read:   ", tuple(batch.genes.shape))
@@ -659,7 +660,7 @@ counted = {
 }
 
 # %%
-from scfm_lib.formulas import parameters
+from scfm_lib.estimator.workload import parameters
 
 assert counted == parameters(minimal.model)  # what `scfm estimate` counts
 for part, number in counted.items():

@@ -80,7 +80,7 @@ print(len(cells), "cells to learn from,", int(store.held_out.sum()), "held out")
 # seed.
 
 # %%
-from scfm_lib.batches import HalfCells
+from scfm_lib.dataset import HalfCells
 
 settings = minimal.training
 batches = HalfCells(store, cells, settings.batch_size, settings.seed)
@@ -100,7 +100,8 @@ print(len(batches), "steps make an epoch: every cell used once, as two halves")
 # \qquad (n_{cg} \text{ molecules, } M \text{ of them in all, } p_{cg} \text{ the expected share})$$
 
 # %%
-from scfm_lib.start import new_model, pca_start
+from scfm_lib.dataset import pca_start
+from scfm_lib.model import new_model
 
 shape = minimal.model.model_copy()
 shape.n_genes = len(store.symbols)  # the vocabulary may be smaller than the preset's
@@ -138,7 +139,7 @@ print(f"our start:     {library.item():.2f} nats, about {np.exp(library.item()):
 # steps.
 
 # %%
-from scfm_lib.optimize import adamw, learning_rate
+from scfm_lib.train import adamw, learning_rate
 
 optimizer = adamw(model, settings, torch.device("cpu"))
 library.backward()
@@ -268,7 +269,7 @@ print(f"mean of the first 5 steps {first:.1f}, of the last 5 {last:.1f} nats per
 # and add up gradients over several parts of a batch.
 
 # %%
-from scfm_lib.optimize import training_step
+from scfm_lib.train import training_step
 
 cpu, steps = torch.device("cpu"), 12
 model = new_model(shape, settings.seed, start)

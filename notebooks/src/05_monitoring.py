@@ -81,7 +81,7 @@ def anew(name):
 # the training is done. (It may as well be a run in a terminal: `follow` needs only its folder.)
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.dashboard import follow
+from scfm_lib.widgets.dashboard import follow
 
 often = {"training.log_every_steps": 3, "training.num_epochs": 5}
 watched = anew("watched")
@@ -268,7 +268,7 @@ else:
 # A rule to begin with: a card that is busy below half of the time while training waits for something.
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.machine import driver_cards
+from scfm_lib.hardware.system import driver_cards
 
 cards, notes = driver_cards()
 for card in cards:
@@ -279,7 +279,7 @@ print(*(notes or ["no NVIDIA card here" if not cards else "nothing else to say"]
 # What travels to a card, for each step? A batch is five tensors; the fifth, the cells' numbers, is tiny.
 
 # %%
-from scfm_lib.batches import HalfCells
+from scfm_lib.dataset import HalfCells
 
 batch = HalfCells(store, np.flatnonzero(~store.held_out), 32, seed=0)[0]
 for key, tensor in vars(batch).items():
@@ -311,7 +311,7 @@ exercises.check("5.2", answer)
 # real one comes back at the end of the cell.)
 
 # %%
-from scfm_lib.store import Store
+from scfm_lib.data.store import Store
 
 from_disk = Store.rows
 
@@ -357,8 +357,8 @@ print((made_up / "run_b" / "config.yaml").read_text().splitlines()[0])
 # counts as often. The first row is left out: starting is slower than running. The plain version, and the library's:
 
 # %%
-from scfm_lib.doctor import summary
-from scfm_lib.monitor import read_metrics
+from scfm_lib.analysis.diagnose import summary
+from scfm_lib.runtime.logger import read_metrics
 
 rows = [row for row in read_metrics(folders["C"] / "metrics.jsonl") if "step_seconds" in row]
 steps = np.diff([row["step"] for row in rows])  # steps that each row stands for, from the second on
@@ -428,7 +428,7 @@ exercises.check("5.3", answer)
 # two made-up records:
 
 # %%
-from scfm_lib.doctor import doctor, doctor_text
+from scfm_lib.analysis.diagnose import doctor, doctor_text
 
 print(doctor_text(doctor(folders["B"])), "\n")
 print(doctor_text(doctor(folders["D"])))

@@ -44,7 +44,7 @@ from sklearn.metrics import f1_score
 import scfm_lib as scfm
 from scfm_lib import exercises
 from scfm_lib.places import PROJECT, work_dir
-from scfm_lib.plots import umap_figure
+from scfm_lib.reporting.plots import umap_figure
 
 BLUE, ORANGE, GREEN, PINK = "#0173b2", "#de8f05", "#029e73", "#cc78bc"  # seaborn's "colorblind"
 COLOURS = {"trained": BLUE, "PCA": ORANGE, "start": GREEN, "untrained": PINK}
@@ -59,7 +59,7 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 # a probe learn from their labels.
 
 # %%
-from scfm_lib.cells import held_out
+from scfm_lib.data.read import held_out
 
 name = "bundled"  # or "pbmc3k"
 adata = scfm.read_adata(scfm.find_data(name))
@@ -103,7 +103,8 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(model.sy
 # training.
 
 # %%
-from scfm_lib.start import new_model, pca_start
+from scfm_lib.dataset import pca_start
+from scfm_lib.model import new_model
 
 folder = work / f"store_{name}"
 store = scfm.open_store(folder) if folder.exists() else scfm.prepare([scfm.find_data(name)], config, folder)
@@ -317,7 +318,7 @@ print("standard deviation over the seeds\n" + by_method.std().loc[["trained", "s
 # many times that a gene draws, where it is expressed.
 
 # %%
-from scfm_lib.explain import attention_matrix, attention_table
+from scfm_lib.analysis.interpret import attention_matrix, attention_table
 
 attention = attention_matrix(model, adata, layer="counts")  # (cells, genes), sparse
 print(attention.shape, "each row adds up to less than 1:", bool((attention.sum(1) < 1).all()))
@@ -351,7 +352,7 @@ plt.show()
 from scipy.stats import spearmanr
 
 from scfm_lib.embed import token_batches
-from scfm_lib.explain import cell_attention, without_each_gene
+from scfm_lib.analysis.interpret import cell_attention, without_each_gene
 
 for name_of, other in models.items():
     agree = []
@@ -371,7 +372,7 @@ for name_of, other in models.items():
 # and their nearest by cosine similarity:
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.explain import gene_vectors, neighbours
+from scfm_lib.analysis.interpret import gene_vectors, neighbours
 
 embedded = {name_of: gene_vectors(other) for name_of, other in models.items()}
 for gene in ("CD79A", "LYZ", "NKG7"):
@@ -476,7 +477,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scfm_lib.heads import few_labels, fine_tune, predict
+from scfm_lib.analysis.finetune import few_labels, fine_tune, predict
 
 # %% tags=["nbval-ignore-output"]
 test, rows = adata[unseen].copy(), []

@@ -82,8 +82,8 @@ print(len(store), "cells,", len(store.symbols), "genes")
 # worst moment. So it can be told beforehand, and to the byte.
 
 # %%
-from scfm_lib.memory import memory
-from scfm_lib.speed import workload
+from scfm_lib.estimator.memory import memory
+from scfm_lib.estimator.speed import workload
 
 work, batches = workload(minimal, store, len(store))
 parts = memory(minimal, work.rows, *work.longest)
@@ -154,8 +154,8 @@ for lever, changes in levers.items():
 # levers take turns, five times, and the quickest step of each is kept, which other programs disturbed least.
 
 # %%
-from scfm_lib.optimize import adamw, training_step
-from scfm_lib.start import new_model
+from scfm_lib.train import adamw, training_step
+from scfm_lib.model import new_model
 
 CPU = torch.device("cpu")
 NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)  # fp16 alone needs one
@@ -337,7 +337,7 @@ plt.show()
 # their molecules, and its gradient. We look at one part of it: a number for each gene's bias in the decoder.
 
 # %%
-from scfm_lib.batches import Batch
+from scfm_lib.dataset import Batch
 from scfm_lib.model import prediction_loss
 
 model = new_model(minimal.model, seed=0)
@@ -413,7 +413,7 @@ if done.returncode:
 print(f"two processes, {time.perf_counter() - started:.0f} seconds with their start")
 
 # %%
-from scfm_lib.monitor import read_metrics
+from scfm_lib.runtime.logger import read_metrics
 
 losses = {}
 for run in ("one", "two"):

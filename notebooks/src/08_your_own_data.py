@@ -386,7 +386,7 @@ print("labels found:", labelled)
 result = scfm.evaluate(run.checkpoint, data, label_key=label_key, scvi=False) if labelled else None
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.report import table_text, verdict
+from scfm_lib.reporting.report import table_text, verdict
 
 if labelled:
     print("All cells\n" + table_text(result["embeddings"]))
@@ -443,7 +443,7 @@ for name, loss in losses.items():
 # of the same cell. Embed both. Is a half's nearest neighbour, among all other halves, its own? Here PCA can compete.
 
 # %%
-from scfm_lib.cells import held_out
+from scfm_lib.data.read import held_out
 
 out_of_it = held_out(checked.obs_names, config.data.validation_fraction, config.data.split_seed)
 some = np.flatnonzero(out_of_it)[:500]  # enough to see
@@ -601,7 +601,7 @@ except scfm.InputError as error:
 # the model's genes must be found.
 
 # %%
-from scfm_lib.genes import match_genes
+from scfm_lib.data.genes import match_genes
 
 upper = mouse.copy()
 upper.var_names = upper.var_names.str.upper()
@@ -669,8 +669,8 @@ exercises.check("8.4", answer)
 # %%
 import textwrap
 
-from scfm_lib.formulas import parameters
-from scfm_lib.plots import METHOD_NAMES
+from scfm_lib.estimator.workload import parameters
+from scfm_lib.reporting.plots import METHOD_NAMES
 from scfm_lib.versions import versions
 
 

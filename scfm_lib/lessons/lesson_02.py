@@ -10,7 +10,7 @@ from ..exercises import Exercise, Question
 def _removed(answer: float) -> str | None:
     import numpy as np
 
-    from ..datasets import bundled
+    from ..data.sources import bundled
 
     seen = np.asarray((bundled().X > 0).sum(axis=1)).ravel()
     value = float(answer)

@@ -70,7 +70,7 @@ def _parts() -> list[Any]:
     """Two micro-batches of 3 half cells, one with few molecules, one with many."""
     import torch
 
-    from ..batches import Batch
+    from ..dataset import Batch
 
     coins = torch.Generator().manual_seed(0)
 
@@ -88,7 +88,7 @@ def _after_two_steps(step: Callable[..., Any]) -> tuple[list[Any], list[Any], An
     import torch
 
     from ..config import ModelConfig
-    from ..start import new_model
+    from ..model import new_model
 
     class Counting(torch.optim.SGD):
         taken = 0

@@ -18,7 +18,7 @@ def patients() -> dict[str, Any]:
     import anndata as ad
     import numpy as np
 
-    from ..simulate import simulate
+    from ..data.simulate import simulate
 
     def counts(seed: int) -> ad.AnnData:
         adata = simulate(300, 150, depth=600, seed=seed)
@@ -53,7 +53,7 @@ def _diagnoses(answer: dict[str, str]) -> str | None:
 
 def _small_config(answer: Any) -> str | None:
     from ..config import Config
-    from ..formulas import parameters
+    from ..estimator.formulas import parameters
 
     if not isinstance(answer, Config):
         return "answer should be a config: answer = scfm.load_config(preset, {...})."

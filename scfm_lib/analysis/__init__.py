@@ -1,0 +1,1 @@
+"""Questions to a trained model: what it looks at, cell types from few labels, why its training was slow."""

@@ -1,0 +1,268 @@
+"""From files to checked counts: finds the raw counts of a data set, refuses what is not counts, aligns genes.
+
+A `Cells` is one data set on disk or in memory; its counts are read in chunks of rows, so that a file larger than the
+memory can be prepared. Formats: `.h5ad` (AnnData), 10x `.h5`, and 10x folders with `matrix.mtx`.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from tqdm.auto import tqdm
+
+from ..errors import InputError
+from .genes import gene_names
+
+CHUNK = 8192  # cells read at a time: 100 MB at 3,000 expressed genes a cell
+LAYERS = ("counts", "raw_counts", "raw", "umi")  # names under which people keep counts
+
+
+@dataclass
+class Cells:
+    """One data set: counts (cells, genes) that can be sliced by rows, and what is known of cells and genes."""
+
+    name: str
+    counts: Any  # csr_matrix, ndarray, h5py.Dataset or anndata's on-disk sparse matrix
+    where: str  # where the counts were found: "X", "layers['counts']" or "raw.X"
+    obs: pd.DataFrame
+    symbols: np.ndarray  # (genes,) "" where unknown
+    ensembl: np.ndarray  # (genes,) without version, "" where unknown
+    shape: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape = (len(self.obs), len(self.symbols))
+
+    def chunks(self) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Pairs of the first row's number and the counts (rows, genes) as checked float32 CSR.
+
+        Raises:
+            InputError: negative, fractional or NaN values, or cells without any count.
+        """
+        bar = tqdm(total=self.shape[0], desc=self.name, unit=" cells", delay=2, leave=False, disable=None)
+        for start in range(0, self.shape[0], CHUNK):
+            bar.update(start - bar.n)
+            rows = sp.csr_matrix(self.counts[start : start + CHUNK], dtype=np.float32)
+            rows.sum_duplicates()
+            rows.eliminate_zeros()
+            check_counts(rows, f"{self.name}: {self.where}")
+            empty = np.flatnonzero(np.diff(rows.indptr) == 0)
+            if len(empty):
+                first = self.obs.index[start + empty[0]]
+                raise InputError(
+                    f"{self.name}: {len(empty)} cells have no counts at all (the first is {first!r}); remove them with "
+                    "sc.pp.filter_cells(adata, min_counts=1) and save the file again"
+                )
+            yield start, rows
+        bar.close()
+
+
+def check_counts(rows: sp.csr_matrix, where: str) -> None:
+    """Counts are whole molecules: 0, 1, 2, ...
+
+    Raises:
+        InputError: NaN or infinite, negative, or fractional values, with the first offender.
+    """
+    values = rows.data
+    if not np.isfinite(values).all():
+        raise InputError(f"{where} holds NaN or infinite values; raw counts are needed, 0 where a gene was not seen")
+    if (values < 0).any():
+        raise InputError(
+            f"{where} holds negative values (such as {values[values < 0][0]:.3g}), so it was scaled; "
+            "raw counts are needed: save them as adata.layers['counts'] or name another layer with --layer"
+        )
+    if (values >= 2**32).any():
+        raise InputError(
+            f"{where} holds {values.max():.3g}, more molecules than any cell has; is it a table of counts?"
+        )
+    fractional = values != np.rint(values)
+    if fractional.any():
+        raise InputError(
+            f"{where} holds fractions (such as {values[fractional][0]:.4g}), so it was normalised; "
+            "raw counts are needed: save them as adata.layers['counts'] or name another layer with --layer"
+        )
+
+
+def open_cells(source: "str | Path | ad.AnnData | Cells", layer: str | None = None) -> Cells:
+    """Opens a data set without reading its counts; one that is open already is returned as it is.
+
+    Args:
+        source: an `AnnData`, a `.h5ad`, a 10x `.h5`, or a folder with `matrix.mtx(.gz)`.
+        layer: where the counts are; looked for in `layers`, `raw` and `X` when unset.
+
+    Raises:
+        InputError: missing or unreadable file, no counts found, duplicated gene or cell names, no cells.
+    """
+    if isinstance(source, Cells):
+        return source
+    if isinstance(source, ad.AnnData):
+        return _from_anndata(source, "adata", layer)
+    if not isinstance(source, (str, Path)):
+        raise InputError(
+            f"a {type(source).__name__} is no data set; give an AnnData or a path (anndata.AnnData(table))"
+        )
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path, or see `scfm train --help` for data sets by name")
+    if path.is_dir():
+        return _from_anndata(_read_10x(path), path.name, layer)
+    if path.suffix.lower() not in {".h5ad", ".h5"}:
+        raise InputError(
+            f"{path} is not a .h5ad, a 10x .h5 or a folder with matrix.mtx; read it with scanpy (sc.read_csv or "
+            "sc.read_text, with .T if its rows are genes) and save it with adata.write_h5ad('cells.h5ad')"
+        )
+    try:
+        with h5py.File(path) as file:
+            if "X" not in file and "matrix" in file:
+                return _from_anndata(_read_10x(path), path.stem, layer)
+            if "obs" not in file or "var" not in file:
+                raise InputError(
+                    f"{path} is HDF5 but not AnnData: it has no obs and var; write it with adata.write_h5ad"
+                )
+            if isinstance(file["obs"], h5py.Dataset):  # written before anndata 0.7
+                return _from_anndata(ad.read_h5ad(path), path.stem, layer)
+        return _from_h5ad(path, layer)
+    except InputError:
+        raise
+    except Exception as error:  # h5py and anndata raise many kinds for a damaged file
+        reason = str(error).split("(")[0].strip()[:100] or type(error).__name__
+        raise InputError(
+            f"{path} cannot be read as .h5ad ({reason}); it may be truncated: copy or download it again"
+        ) from None
+
+
+def read_any(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.AnnData:
+    """The whole data set in memory as it is, layers and all.
+
+    Raises:
+        InputError: missing or unreadable.
+    """
+    if isinstance(source, ad.AnnData):
+        return source
+    open_cells(source, layer)  # says in one line what is wrong, if something is
+    path = Path(source)
+    return ad.read_h5ad(path) if path.suffix.lower() == ".h5ad" else _read_10x(path)
+
+
+def read_adata(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.AnnData:
+    """A copy in memory with the counts that were found, checked, in `layers["counts"]` (cells, genes).
+
+    Raises:
+        InputError: as `open_cells` and `Cells.chunks`.
+    """
+    cells = open_cells(source, layer)
+    counts = sp.vstack([rows for _, rows in cells.chunks()], format="csr")
+    adata = read_any(source, layer)
+    adata = adata.raw.to_adata() if cells.where == "raw.X" else adata.copy()
+    adata.layers["counts"] = counts
+    return adata
+
+
+def _read_10x(path: Path) -> ad.AnnData:
+    """10x output by Ensembl id, since 10x has symbols that stand for two ids."""
+    import scanpy as sc
+
+    if path.is_dir() and not any((path / name).exists() for name in ("matrix.mtx", "matrix.mtx.gz")):
+        raise InputError(f"{path} is a folder without matrix.mtx(.gz); give the folder that 10x calls filtered_*")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "Variable names are not unique": the reason for the ids
+            if path.is_dir():
+                return sc.read_10x_mtx(path, var_names="gene_ids", make_unique=False)
+            adata = sc.read_10x_h5(path)
+    except Exception as error:  # pandas, scipy and h5py raise many kinds
+        reason = str(error)[:100]
+        raise InputError(f"{path} cannot be read as 10x output ({reason}); copy the whole folder again") from None
+    adata.var = adata.var.rename_axis("symbol").reset_index().set_index("gene_ids")
+    return adata
+
+
+def _from_anndata(adata: ad.AnnData, name: str, layer: str | None) -> Cells:
+    available = {f"layers[{key!r}]": adata.layers[key] for key in adata.layers}
+    if adata.raw is not None:
+        available["raw.X"] = adata.raw.X
+    if adata.X is not None:
+        available["X"] = adata.X
+    raw_var = adata.raw.var if adata.raw is not None else None
+    return _choose(name, available, adata.obs, adata.var, raw_var, layer)
+
+
+def _from_h5ad(path: Path, layer: str | None) -> Cells:
+    file = h5py.File(path)  # stays open: the counts are read from it later
+    read = ad.io.read_elem
+
+    def lazy(element: h5py.Group | h5py.Dataset) -> Any:
+        if isinstance(element, h5py.Dataset):
+            return element
+        if element.attrs.get("encoding-type") == "csc_matrix":  # rows of a CSC cannot be sliced cheaply
+            return read(element).tocsr()
+        return ad.io.sparse_dataset(element)
+
+    available = {f"layers[{key!r}]": lazy(element) for key, element in file.get("layers", {}).items()}
+    if "raw" in file and "X" in file["raw"]:
+        available["raw.X"] = lazy(file["raw/X"])
+    if "X" in file:
+        available["X"] = lazy(file["X"])
+    raw_var = read(file["raw/var"]) if "raw.X" in available else None
+    return _choose(path.stem, available, read(file["obs"]), read(file["var"]), raw_var, layer)
+
+
+def _choose(
+    name: str,
+    available: dict[str, Any],
+    obs: pd.DataFrame,
+    var: pd.DataFrame,
+    raw_var: pd.DataFrame | None,
+    layer: str | None,
+) -> Cells:
+    """Picks the counts: the layer asked for, else a layer named like counts, else X, else raw, whichever is whole."""
+    if not len(obs):
+        raise InputError(f"{name} has zero cells; check the filter that made it")
+    if not len(var):
+        raise InputError(f"{name} has zero genes; check the filter that made it")
+    if layer:
+        key = layer if layer in available else f"layers[{layer!r}]"
+        if key not in available:
+            raise InputError(f"{name} has no layer {layer!r}; there are {', '.join(available) or 'none'}")
+        order = [key]
+    else:
+        order = [f"layers[{key!r}]" for key in LAYERS] + ["X", "raw.X"]
+        order = [key for key in order if key in available]
+    problems = []
+    for key in order:
+        try:
+            first = available[key][: min(256, len(obs))]
+            if first.dtype == bool:
+                raise InputError(f"{name}: {key} holds True and False; raw counts are needed")
+            head = sp.csr_matrix(first, dtype=np.float32)
+            check_counts(head, f"{name}: {key}")
+        except InputError as error:
+            problems.append(error)
+            continue
+        genes = raw_var if key == "raw.X" else var
+        symbols, ensembl = gene_names(genes, name)
+        if obs.index.has_duplicates:
+            raise InputError(f"{name} has duplicated cell names; call adata.obs_names_make_unique() and save it again")
+        return Cells(name, available[key], key, obs, symbols, ensembl)
+    if problems:
+        raise problems[0]
+    raise InputError(f"{name} holds no matrix; there must be counts in X, a layer or raw")
+
+
+def held_out(names: pd.Index, fraction: float, seed: int) -> np.ndarray:
+    """Which cells are held out of everything: (cells,) bool.
+
+    A cell is held out if the hash of its name and the seed (`data.split_seed`) falls below `fraction`, so the answer
+    does not depend on the order of the cells, on other files, or on who asks: training and evaluation agree without
+    passing lists around.
+    """
+    if fraction == 0:
+        return np.zeros(len(names), dtype=bool)
+    hashes = pd.util.hash_array(names.astype(str).to_numpy().astype(object), hash_key=f"{seed:016d}", categorize=False)
+    return hashes < np.uint64(min(fraction, 1 - 2**-53) * 2**64)

@@ -1,0 +1,264 @@
+"""The store: counts of the vocabulary's genes on disk, memory-mapped, ready to be read at random.
+
+A folder with `store.json` (vocabulary, sources, config, versions) and flat arrays in CSR form. A cell takes about
+6 bytes per expressed vocabulary gene: 0.6 kB at 100 genes, so a million cells are 0.6 GB and need no more memory than
+the operating system likes to give. Cells held out of training never touch the choice of genes.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import scipy.sparse as sp
+
+from ..config import Config, DataConfig
+from ..errors import InputError
+from ..files import new_folder
+from ..versions import versions
+from .genes import match_genes, match_report, mitochondrial, variable_genes
+from .read import Cells, held_out, open_cells
+
+SAMPLE = 50_000  # cells from which the highly variable genes are chosen: more changes little and costs memory
+ARRAYS = {"indptr": "<i8", "genes": "<u2", "counts": "<u4", "library_size": "<f4", "held_out": "|b1", "dataset": "<u2"}
+
+
+@dataclass
+class Store:
+    """Cells in CSR form over the vocabulary; every array is memory-mapped and read-only."""
+
+    dir: Path
+    symbols: np.ndarray  # (genes,)
+    ensembl: np.ndarray  # (genes,)
+    report: list[str]  # what preparation kept and left out, in sentences
+    data_config: DataConfig  # how it was made: which cells are held out follows from it
+    indptr: np.ndarray  # (cells + 1,)
+    genes: np.ndarray  # (nonzeros,) vocabulary numbers
+    counts: np.ndarray  # (nonzeros,)
+    library_size: np.ndarray  # (cells,) molecules over all genes, not only the vocabulary's
+    held_out: np.ndarray  # (cells,) bool
+    dataset: np.ndarray  # (cells,) which source a cell came from
+
+    def __len__(self) -> int:
+        return len(self.library_size)
+
+    def rows(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Genes (nonzeros,), counts (nonzeros,) and how many of them each cell has (cells,), in the order asked."""
+        index, lengths = ragged(self.indptr, cells)
+        return self.genes[index], self.counts[index], lengths
+
+    def matrix(self, cells: np.ndarray) -> sp.csr_matrix:
+        """Counts (cells, genes) as float32 CSR."""
+        genes, counts, lengths = self.rows(cells)
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        return sp.csr_matrix(
+            (counts.astype(np.float32), genes.astype(np.int32), indptr), (len(cells), len(self.symbols))
+        )
+
+
+def ragged(indptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the nonzeros of some CSR rows, concatenated, and the number in each row."""
+    starts = indptr[rows]
+    lengths = indptr[rows + 1] - starts
+    ends = np.cumsum(lengths)
+    index = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
+    return index, lengths
+
+
+def open_store(path: str | Path) -> Store:
+    """Opens a prepared store.
+
+    Raises:
+        InputError: not a store, or damaged.
+    """
+    path = Path(path)
+    try:
+        meta = json.loads((path / "store.json").read_text(encoding="utf-8"))
+        arrays = {}
+        for name, dtype in ARRAYS.items():
+            file = path / f"{name}.bin"
+            length = meta["lengths"][name]
+            if file.stat().st_size != length * np.dtype(dtype).itemsize:
+                raise InputError(f"store {path} is damaged: {file.name} has the wrong size; prepare it again")
+            arrays[name] = np.memmap(file, dtype=dtype, mode="r", shape=(length,)) if length else np.empty(0, dtype)
+    except (OSError, KeyError, json.JSONDecodeError):
+        raise InputError(f"{path} is not a store made by `scfm prepare`; prepare one from your .h5ad") from None
+    symbols, ensembl = (np.array(meta[key], dtype=object) for key in ("symbols", "ensembl"))
+    return Store(path, symbols, ensembl, meta["report"], DataConfig.model_validate(meta["config"]["data"]), **arrays)
+
+
+def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], config: Config, out: str | Path) -> Store:
+    """Quality control, choice of genes, and a store written to `out` (a folder that must not exist).
+
+    The files are read twice in chunks of rows, so memory stays bounded: once to judge cells and sample them, once to
+    write. Several sources are aligned by Ensembl id or symbol; genes found in all of them can enter the vocabulary.
+
+    Raises:
+        InputError: bad input as in `cells.py`, `out` exists, or nothing is left to learn from.
+    """
+    out = Path(out)
+    if out.exists():
+        raise InputError(f"{out} exists and is left as it is; choose another --out or remove it")
+    sources = sources if isinstance(sources, list) else [sources]
+    if not sources:
+        raise InputError("there is no data set to prepare; give at least one")
+    opened = [open_cells(source, config.data.layer) for source in sources]
+    in_memory = [cells for cells, source in zip(opened, sources, strict=True) if isinstance(source, ad.AnnData)]
+    for number, cells in enumerate(in_memory, start=1):
+        cells.name = f"adata {number}" if len(in_memory) > 1 else cells.name
+    report = [f"{c.name}: {c.shape[0]:,} cells x {c.shape[1]:,} genes, counts found in {c.where}" for c in opened]
+    first = opened[0]
+    columns = [match_genes(first.symbols, first.ensembl, cells) for cells in opened]
+    report += [match_report(c, first.symbols, cells.name) for c, cells in zip(columns[1:], opened[1:], strict=True)]
+    shared = np.flatnonzero(np.all([c >= 0 for c in columns], axis=0))
+    columns = [c[shared] for c in columns]
+
+    kept = _judge(opened, config, report)
+    vocabulary = _choose_genes(opened, columns, kept, config, report)
+    columns = [c[vocabulary] for c in columns]
+    meta = {
+        "symbols": first.symbols[shared][vocabulary].tolist(),
+        "ensembl": first.ensembl[shared][vocabulary].tolist(),
+        "sources": [c.name if isinstance(s, ad.AnnData) else str(s) for s, c in zip(sources, opened, strict=True)],
+        "config": config.model_dump(),
+        "versions": versions(),
+    }
+    with new_folder(out) as temporary:
+        _write(temporary, opened, columns, kept, config, meta, report)
+    return open_store(out)
+
+
+def _judge(opened: list[Cells], config: Config, report: list[str]) -> list[np.ndarray]:
+    """Which cells of each source to keep, after quality control and subsampling: a (cells,) bool for each."""
+    rules = config.data.preprocessing
+    kept = []
+    for cells in opened:
+        mito, most = mitochondrial(cells), rules.max_mito_percent
+        if most is not None and not mito.any():
+            report.append(f"{cells.name}: NO MITOCHONDRIAL GENES were found by name, so max_mito_percent does nothing")
+        few, mitochondria = np.zeros(cells.shape[0], dtype=bool), np.zeros(cells.shape[0], dtype=bool)
+        for start, rows in cells.chunks():
+            here = slice(start, start + rows.shape[0])
+            few[here] = np.diff(rows.indptr) < rules.min_genes
+            if most is not None:
+                molecules = np.maximum(1, np.asarray(rows.sum(1)).ravel())
+                mitochondria[here] = 100 * np.asarray(rows[:, mito].sum(1)).ravel() > most * molecules
+        for count, why in (
+            (few.sum(), f"fewer than {rules.min_genes} genes (min_genes)"),
+            ((mitochondria & ~few).sum(), f"more than {most or 0:g} % mitochondrial (max_mito_percent)"),
+        ):
+            if count:
+                report.append(f"{cells.name}: {count:,} cells left out: {why}")
+        keep = ~(few | mitochondria)
+        kept.append(keep)
+    total = sum(int(k.sum()) for k in kept)
+    if not total and any("mitochondrial" in line for line in report):
+        raise InputError(
+            f"no cell is left: {report[-1]}; raise data.preprocessing.max_mito_percent or look at the cells"
+        )
+    if not total:
+        raise InputError(
+            f"no cell expresses {rules.min_genes} genes, so none is left; lower data.preprocessing.min_genes "
+            f"(for example --set data.preprocessing.min_genes={max(1, rules.min_genes // 4)})"
+        )
+    n_obs = config.data.n_obs
+    if n_obs and n_obs < total:
+        chosen = np.random.default_rng(config.data.split_seed).choice(total, n_obs, replace=False)
+        mask = np.zeros(total, dtype=bool)
+        mask[chosen] = True
+        parts = np.split(mask, np.cumsum([k.sum() for k in kept])[:-1])
+        for keep, part in zip(kept, parts, strict=True):
+            keep[keep] = part
+        report.append(f"{n_obs:,} of {total:,} cells taken at random (data.n_obs)")
+    elif n_obs:
+        report.append(f"data.n_obs = {n_obs:,} is not fewer than the {total:,} cells there are: all are kept")
+    return kept
+
+
+def _choose_genes(
+    opened: list[Cells], columns: list[np.ndarray], kept: list[np.ndarray], config: Config, report: list[str]
+) -> np.ndarray:
+    """Numbers of the vocabulary's genes among the shared ones, chosen on training cells only (seurat_v3)."""
+    rng = np.random.default_rng(config.data.split_seed)
+    total = sum(int(k.sum()) for k in kept)
+    parts, batches = [], []
+    n_cells = np.zeros(len(columns[0]), dtype=np.int64)
+    for number, (cells, column, keep) in enumerate(zip(opened, columns, kept, strict=True)):
+        use = keep & ~held_out(cells.obs.index, config.data.validation_fraction, config.data.split_seed)
+        sampled = use & (rng.random(len(use)) < SAMPLE / total)
+        for start, rows in cells.chunks():
+            here = slice(start, start + rows.shape[0])
+            n_cells += np.bincount(rows[use[here]][:, column].indices, minlength=len(column))
+            parts.append(rows[sampled[here]][:, column])
+        batches += [number] * int(sampled.sum())
+    counts = sp.vstack(parts, format="csr")
+    if counts.shape[0] < 2:
+        raise InputError(
+            "fewer than two cells are left to learn from; give more cells or lower data.validation_fraction"
+        )
+    wanted, min_cells = config.vocabulary_size, config.data.preprocessing.min_cells
+    by = np.array(batches) if len(opened) > 1 else None
+    chosen, candidates = variable_genes(counts, wanted, min_cells=min_cells, seen_in=n_cells, batches=by)
+    if candidates < 2:
+        raise InputError(
+            f"only {candidates} genes are in {min_cells} training cells or more; "
+            "give more cells or lower data.preprocessing.min_cells"
+        )
+    if candidates < wanted:
+        report.append(
+            f"SMALLER VOCABULARY: {wanted:,} genes were asked for, the data have {candidates:,}; all are used"
+        )
+    elif candidates > wanted:
+        report.append(
+            f"{wanted:,} highly variable genes of {candidates:,} chosen on {counts.shape[0]:,} training cells"
+        )
+    return chosen
+
+
+def _write(
+    folder: Path,
+    opened: list[Cells],
+    columns: list[np.ndarray],
+    kept: list[np.ndarray],
+    config: Config,
+    meta: dict,
+    report: list[str],
+) -> None:
+    """Streams the arrays to plain files: writing through a memory map would crash, not fail, on a full disk."""
+    lengths = dict.fromkeys(ARRAYS, 0)
+    files = {name: (folder / f"{name}.bin").open("wb") for name in ARRAYS}
+
+    def append(name: str, values: np.ndarray) -> None:
+        files[name].write(np.ascontiguousarray(values, dtype=ARRAYS[name]).tobytes())
+        lengths[name] += len(values)
+
+    try:
+        append("indptr", np.zeros(1))
+        total, without = 0, 0
+        for number, (cells, column, keep) in enumerate(zip(opened, columns, kept, strict=True)):
+            out = held_out(cells.obs.index, config.data.validation_fraction, config.data.split_seed)
+            for start, rows in cells.chunks():
+                here = keep[start : start + rows.shape[0]]
+                chosen = rows[here][:, column].tocsr()
+                chosen.sort_indices()
+                some = np.diff(chosen.indptr) > 0
+                without += int((~some).sum())
+                chosen = chosen[some]
+                append("indptr", total + chosen.indptr[1:].astype(np.int64))
+                append("genes", chosen.indices)
+                append("counts", chosen.data)
+                append("library_size", np.asarray(rows[here].sum(1)).ravel()[some])
+                append("held_out", out[start : start + rows.shape[0]][here][some])
+                append("dataset", np.full(int(some.sum()), number))
+                total += chosen.nnz
+    finally:
+        for file in files.values():
+            file.close()
+    if without:
+        report.append(f"{without:,} cells express no gene of the vocabulary and are left out")
+    report.append(f"store: {lengths['library_size']:,} cells x {len(meta['symbols']):,} genes, {total:,} expressed")
+    if lengths["library_size"] < 2:
+        raise InputError("fewer than two cells are left to learn from; check the species and the filters")
+    text = json.dumps(meta | {"lengths": lengths, "report": report}, indent=1)
+    (folder / "store.json").write_text(text, encoding="utf-8")

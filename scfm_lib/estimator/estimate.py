@@ -1,0 +1,208 @@
+"""What training a config would take, before it starts: parameters, memory, disk, time and cost, here or on a card."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import psutil
+
+from ..config import PRESETS, Config, load_config
+from ..data.store import Store
+from ..errors import InputError
+from ..hardware.gpus import Card
+from ..hardware.gpus import machines as rented_machines
+from ..versions import versions
+from .advice import cost_if, levers, max_batch_size
+from .memory import window_bytes
+from .target import Cost, Target, card_target, cost, named, precision_of, this_machine
+from .workload import Workload, cells_like, parameters, workload
+
+
+def estimate(
+    config: Config,
+    *,
+    cells: int | None = None,
+    data: str | Path | ad.AnnData | None = None,
+    genes_per_cell: float | None = None,
+    gpu: str | None = None,
+    device: str = "auto",
+    seconds: float = 4.0,
+) -> dict[str, Any]:
+    """What training `config` takes.
+
+    Args:
+        config: what would be trained.
+        cells: in the data set, held-out ones included; the data's own, else 10,000.
+        data: a path, `AnnData`, name or store to look at; without it, cells like PBMC3k's stand in.
+        genes_per_cell: expressed vocabulary genes of a cell on average, where there are no data.
+        gpu: a card of `gpus.yaml`; this machine when unset.
+        device: of this machine: auto, cpu, cuda or mps.
+        seconds: of calibration.
+
+    Returns:
+        Ready for JSON: `parameters`, `parameters_by_component`, `memory_bytes` and `memory_available` (bytes), `fits`,
+        `ram_bytes`, `disk_bytes`, `seconds` (low, typical, high), `seconds_per_epoch`, `cost_usd` (None here, or where
+        nobody rents the card), `rented`, `max_batch_size`, `levers`, and what was assumed: `target`, `precision`,
+        `cells`, `genes`, `config`, `versions`.
+
+    Raises:
+        InputError: unknown card, bad data, or fewer than two cells.
+    """
+    config = config.model_copy(deep=True)
+    store, cells, source = cells_like(config, cells, data, genes_per_cell)
+    config.model.n_genes = len(store.symbols) if data is not None else config.model.n_genes
+    work, batches = workload(config, store, cells)
+    target = card_target(gpu) if gpu else this_machine(config, batches, device, seconds)
+    here = cost(target, config, work)
+    total = here.memory_bytes["total"]
+    rented = rented_for(target.card, here.seconds) if target.card else []
+    paid = [machine for machine in rented if machine["usd"][1] > 0]
+    count = parameters(config.model)
+    return {
+        "target": target.name,
+        "precision": precision_of(target, config.training),
+        "parameters": sum(count.values()),
+        "parameters_by_component": count,
+        "memory_bytes": here.memory_bytes,
+        "memory_available": target.memory_bytes,
+        "fits": None if target.room is None else total <= target.room,
+        "ram_bytes": ram_bytes(target, here, work, cells),
+        "disk_bytes": disk_bytes(config, cells, store),
+        "seconds": named(here.seconds),
+        "seconds_per_epoch": here.seconds[1] / config.training.num_epochs,
+        "cost_usd": {"low": min(m["usd"][0] for m in paid), "high": max(m["usd"][1] for m in paid)} if paid else None,
+        "rented": rented,
+        "max_batch_size": max_batch_size(target, config, work),
+        "levers": levers(target, config, work, cells),
+        "cells": cells,
+        "genes": {
+            "source": source,
+            "mean_per_cell": round(float(np.diff(store.indptr).mean()), 1),
+            "mean_per_half": round(work.mean_genes, 1),
+            "longest_half": work.longest[0],
+        },
+        "calibration": None if target.speed is None else {"steps": target.speed.steps},
+        "config": config.model_dump(),
+        "versions": versions(),
+    }
+
+
+def best_fit(
+    *,
+    budget_bytes: float | None,
+    deadline_seconds: float | None,
+    cells: int | None = None,
+    epochs: int | None = None,
+    data: Any = None,
+    mean_genes: float | None = None,
+    gpu: str | None = None,
+    device: str = "auto",
+    presets: tuple[str, ...] = PRESETS,
+) -> dict[str, Any]:
+    """The largest preset that keeps to a budget of memory and a deadline, and the keys to set for it.
+
+    Tried for each preset, from the largest: batches of 32 cells down to 1 with accumulation in their place, then the
+    same with gradient checkpointing. Where even the smallest is too slow, cells are left out.
+
+    Args:
+        budget_bytes: of the target's memory; what is there when unset.
+        deadline_seconds: for all epochs, by the typical estimate.
+        cells: as in `estimate`, like the others.
+        epochs: the preset's own when unset.
+        data: as in `estimate`.
+        mean_genes: as in `estimate`.
+        gpu: as in `estimate`.
+        device: as in `estimate`.
+        presets: that may be chosen.
+
+    Raises:
+        InputError: nothing fits; the line says what the smallest takes.
+    """
+    smallest: tuple[int, float] | None = None
+    for name in sorted(presets, key=lambda preset: -PRESETS.index(preset) if preset in PRESETS else 0):
+        config = load_config(name, {"training.num_epochs": epochs} if epochs else None)
+        store, total, _ = cells_like(config, cells, data, mean_genes)
+        config.model.n_genes = len(store.symbols) if data is not None else config.model.n_genes
+        work, batches = workload(config, store, total)
+        target = card_target(gpu) if gpu else this_machine(config, batches, device, seconds=2.0)
+        budget = budget_bytes or target.room or float("inf")
+        effective = config.training.batch_size
+        for checkpointing in (False, True):
+            size = effective
+            while size >= 1:
+                changes = {"training.batch_size": size, "training.gradient_accumulation_steps": effective // size}
+                changes["training.gradient_checkpointing"] = checkpointing
+                found = cost_if(target, config, work, changes)
+                bytes_, seconds = found.memory_bytes["total"], found.seconds[1]
+                smallest = min(smallest or (bytes_, seconds), (bytes_, seconds))
+                if bytes_ <= budget:
+                    break
+                size //= 2
+            else:
+                continue
+            fewer = 1.0 if deadline_seconds is None else deadline_seconds / seconds
+            if fewer < 1 and name != presets[0]:
+                break  # too slow: a smaller preset may do
+            if fewer < 1:
+                changes["data.n_obs"] = int(total * fewer)
+                if changes["data.n_obs"] < 2:
+                    break
+            same = config.training.model_dump()
+            settings = {k: v for k, v in changes.items() if same.get(k.removeprefix("training.")) != v}
+            settings |= {"training.num_epochs": epochs} if epochs else {}
+            pairs = [f"{key}={str(value).lower()}" for key, value in settings.items()]
+            return {
+                "target": target.name,
+                "preset": name,
+                "set": pairs,
+                "memory_bytes": found.memory_bytes,
+                "seconds": named([s * min(1.0, fewer) for s in found.seconds]),
+                "cells": changes.get("data.n_obs", total),
+                "command": f"scfm train --preset {name} " + " ".join(f"--set {pair}" for pair in pairs),
+            }
+    raise InputError(
+        f"nothing fits: the smallest tried takes {smallest[0] / 1e9:.2f} GB and {smallest[1] / 60:.0f} minutes; "
+        "raise --budget-vram or --deadline, or give fewer cells with --cells"
+    )
+
+
+def ram_bytes(target: Target, here: Cost, work: Workload, cells: int) -> dict[str, int]:
+    """Bytes of system memory for the run: Python with its libraries, prepared batches, and on a CPU the training."""
+    parts = {
+        "python": min(psutil.Process().memory_info().rss, int(1e9)),  # measured on the spot: the same libraries
+        "batches": window_bytes(work.mean_genes, cells),
+        "training": here.memory_bytes["total"] if target.kind != "cuda" else 0,
+    }
+    return parts | {"total": sum(parts.values())}
+
+
+def disk_bytes(config: Config, cells: int, store: Store) -> dict[str, int]:
+    """Bytes on disk: the store (6 a gene, 15 a cell), and checkpoints (weights, AdamW's states and the PCA start)."""
+    per_cell = 6 * float(np.diff(store.indptr).mean()) + 15
+    count = sum(parameters(config.model).values())
+    one = 12 * count + 4 * config.model.n_genes * (config.model.gene_embedding_dim + 1)
+    parts = {"store": int(cells * per_cell), "checkpoints": (config.training.keep_checkpoints + 1) * one}
+    return parts | {"total": sum(parts.values())}
+
+
+def rented_for(card: Card, seconds: Sequence[float]) -> list[dict[str, Any]]:
+    """Machines with the card, cheapest first: US dollars (low, high), sessions needed, source."""
+    rows = []
+    for machine in rented_machines():
+        if machine.card != card.name:
+            continue
+        low, high = machine.usd_per_hour
+        rows.append(
+            {
+                "machine": machine.name,
+                "usd_per_hour": [low, high],
+                "usd": [round(low * seconds[0] / 3600, 4), round(high * seconds[2] / 3600, 4)],
+                "session_hours": machine.session_hours,
+                "fits_one_session": None if not machine.session_hours else seconds[2] <= 3600 * machine.session_hours,
+                "priced": machine.priced,
+                "source": machine.source,
+            }
+        )
+    return sorted(rows, key=lambda row: row["usd"][1])

@@ -1,0 +1,177 @@
+"""How much memory a training step takes at its peak, without taking it.
+
+The very step that `train` takes is run on fake tensors, which have shapes but no contents, while a list is kept of
+every storage that comes and goes; the peak of their sum is what tensors need. What a process takes on top of its
+tensors was measured (benchmarks/memory.py) and is counted as overhead.
+"""
+
+import functools
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from ..config import Config, ModelConfig, TrainingConfig
+from ..dataset import WINDOW, Batch
+from ..model import CellTransformer
+from ..train import new_state, training_step
+from .workload import parameters
+
+try:
+    from torch._subclasses.fake_tensor import FakeTensorMode  # a private path: the formula below stands in for it
+except ImportError:
+    FakeTensorMode = None
+
+CUDA_BLOCK = 512  # bytes: torch's CUDA allocator rounds every tensor up to a multiple
+CUDA_CONTEXT = 500e6  # bytes: kernels and handles on the card; the hardware guide's figure, not measured by us
+# What a process takes beyond its tensors, by benchmarks/memory.py on Linux with glibc 2.36, torch 2.13.0, 2 threads:
+FRAMEWORK = {"fp32": 94e6, "bf16": 140e6, "fp16": 140e6}  # bytes: what torch loads at its first step, and buffers
+# Between kept blocks there are holes, as a share of the tensors' peak: this by the number of layers, since fewer,
+# larger tensors fit the holes worse. None if freed memory returns at once, as it does with checkpointing.
+HOLES_BY_LAYER = 1.07
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a training step does to memory."""
+
+    peak: int  # bytes of all live tensors at the peak
+    operations: int  # that read or write memory
+    traffic: int  # bytes they read and write
+
+
+class Storages(TorchDispatchMode):
+    """Sees every operation and notes the storages it makes."""
+
+    def __init__(self, block: int = 1):
+        super().__init__()
+        self.block, self.live, self.peak, self.operations, self.traffic = block, 0, 0, 0, 0
+        self._seen: weakref.WeakSet = weakref.WeakSet()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        out = operation(*args, **(kwargs or {}))
+        made = [self._note(tensor) for tensor in tree_iter(out) if isinstance(tensor, torch.Tensor)]
+        if any(made) or operation.__name__.split(".")[0].endswith("_"):  # not a view: it makes or changes something
+            read = [t.untyped_storage().nbytes() for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
+            self.operations += 1
+            self.traffic += sum(made) + sum(read)
+        return out
+
+    def _note(self, tensor: torch.Tensor) -> int:
+        """Bytes of a storage not seen before, else 0."""
+        storage = tensor.untyped_storage()
+        if storage in self._seen:
+            return 0
+        self._seen.add(storage)
+        size = -(-storage.nbytes() // self.block) * self.block
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._gone, size)
+        return size
+
+    def _gone(self, size: int) -> None:
+        self.live -= size
+
+
+def trace(config: Config, rows: int, genes: int, target_genes: int, precision: str, block: int = 1) -> Trace:
+    """A training step's memory, from the step itself on fake tensors; by formula where torch has none.
+
+    Args:
+        config: with its batch size and accumulation steps.
+        rows: half cells in a forward pass: 2 * `training.batch_size` at most.
+        genes: expressed genes of the longest half cell in it.
+        target_genes: the same for the halves to predict.
+        precision: fp32, bf16 or fp16.
+        block: bytes that every tensor is rounded up to (512 on CUDA).
+    """
+    model, training = config.model.model_dump_json(), config.training.model_dump_json()
+    return _trace(model, training, rows, genes, target_genes, "fp32" if precision == "fp32" else "bf16", block)
+
+
+@functools.lru_cache(maxsize=256)
+def _trace(
+    model_json: str, training_json: str, rows: int, genes: int, target_genes: int, precision: str, block: int
+) -> Trace:
+    dimensions = ModelConfig.model_validate_json(model_json)
+    settings, device = TrainingConfig.model_validate_json(training_json), torch.device("cpu")
+    if FakeTensorMode is None:
+        return formula(dimensions, settings, rows, genes, precision)
+    with FakeTensorMode(), Storages(block) as storages:
+        state = new_state(CellTransformer(dimensions), settings, device, precision)
+        for parameter in state.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        state.optimizer.step()  # AdamW makes its states in the first step; the peak is in later ones
+        state.optimizer.zero_grad(set_to_none=True)
+        storages.operations = storages.traffic = 0
+        part = Batch(
+            torch.zeros(rows, genes, dtype=torch.int64),
+            torch.zeros(rows, genes),
+            torch.zeros(rows, target_genes, dtype=torch.int64),
+            torch.zeros(rows, target_genes),
+            torch.zeros(rows, dtype=torch.int64),
+        )
+        parts = [part] * min(2, settings.gradient_accumulation_steps)  # from the second on, gradients are there too
+        training_step(state, parts, settings.learning_rate)
+    return Trace(storages.peak, storages.operations, storages.traffic)
+
+
+def formula(model: ModelConfig, settings: TrainingConfig, rows: int, genes: int, precision: str) -> Trace:
+    """The same by counting what is kept for the backward pass; within a tenth of the trace (tests).
+
+    A token keeps 8 vectors of `hidden_dim` (two norms and their inputs, q, k, v, what attention gives) and 2 of
+    `ff_dim` in each block but the last, which works on [CELL] alone, 3 from its embedding, and needs one of `ff_dim` on
+    the way back. A checkpointed block keeps its input.
+    """
+    tokens, hidden = rows * (genes + 1), model.hidden_dim
+    width = 4 if precision == "fp32" else 2  # bytes
+    block = (8 * hidden + 2 * model.ff_dim) * width
+    blocks, embedding = (model.num_layers - 1) * block, (3 * hidden + 64) * width
+    per_token = embedding + blocks + model.ff_dim * width
+    traffic = int(9 * per_token * tokens)
+    operations = 100 + (60 if precision == "fp32" else 80) * model.num_layers
+    if settings.gradient_checkpointing:
+        per_token = embedding + block + hidden * width * (model.num_layers - 1)
+        operations, traffic = operations + 12 * model.num_layers, int(1.2 * traffic)
+    peak = 16 * sum(parameters(model).values()) + int(per_token * tokens + 12 * rows * model.n_genes)
+    return Trace(peak, operations, traffic)
+
+
+def memory(
+    config: Config,
+    rows: int,
+    genes: int,
+    target_genes: int,
+    precision: str = "fp32",
+    device: str = "cpu",
+    exact: bool = True,
+) -> dict[str, int]:
+    """Peak memory of training in bytes, by what holds it; `total` is the sum of the others.
+
+    `activations` is all that live tensors need beyond the parameters (4 bytes each), their gradients (4) and AdamW's
+    two states (8). `overhead` is what the process takes beyond its tensors. Arguments as in `trace`; without
+    `exact` the formula is used, which is instant.
+    """
+    count = sum(parameters(config.model).values())
+    on_cpu = device == "cpu"
+    if exact:
+        step = trace(config, rows, genes, target_genes, precision, 1 if on_cpu else CUDA_BLOCK)
+    else:
+        step = formula(config.model, config.training, rows, genes, precision)
+    kept = on_cpu and not config.training.gradient_checkpointing
+    holes = step.peak * HOLES_BY_LAYER / config.model.num_layers if kept else 0
+    parts = {
+        "parameters": 4 * count,
+        "gradients": 4 * count,
+        "optimizer": 8 * count,
+        "activations": step.peak - 16 * count,
+        "overhead": int(FRAMEWORK[precision] + holes if on_cpu else CUDA_CONTEXT),
+    }
+    return parts | {"total": sum(parts.values())}
+
+
+def window_bytes(mean_genes: float, cells: int) -> int:
+    """Bytes of the batches prepared at a time: two halves a cell, 12 bytes a gene, read once and predicted once."""
+    return int(min(cells, WINDOW) * 2 * 2 * 12 * mean_genes)

@@ -1,0 +1,1 @@
+"""What is in this machine, with and without torch, and which graphics cards there are in the world."""

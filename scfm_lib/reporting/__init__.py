@@ -1,0 +1,1 @@
+"""Figures, the report of an evaluation, and a model as a folder for others."""

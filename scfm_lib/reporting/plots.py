@@ -1,0 +1,112 @@
+"""Figures: colour-blind safe, labelled, each returned as a matplotlib `Figure` that the caller may save or show."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..evaluate import METHODS, NEIGHBOURS, neighbour_graph
+
+# Okabe & Ito (2008), then Paul Tol's muted set for more than eight cell types: both are told apart by most eyes.
+COLOURS = [
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000",
+    "#332288", "#882255", "#117733", "#999933", "#AA4499", "#44AA99", "#DDCC77", "#CC6677",
+]  # fmt: skip
+MARKERS = "osD^vPX*"  # with colours alone, 16 types would still be hard to tell apart
+METHOD_COLOURS = {  # one colour a method in every figure of the library, the notebooks and the README
+    "pca": "#E69F00", "scvi": "#009E73", "untrained": "#999999", "start": "#56B4E9", "trained": "#0072B2",
+}  # fmt: skip
+METHOD_NAMES = {
+    "pca": "PCA", "scvi": "scVI", "untrained": "untrained model", "start": "model at its start",
+    "trained": "trained model",
+}  # fmt: skip
+SCORE_NAMES = {
+    "knn_f1": "kNN F1", "knn_accuracy": "kNN accuracy",
+    "logistic_f1": "logistic F1", "logistic_accuracy": "logistic accuracy",
+    "nmi": "NMI", "ari": "ARI", "silhouette": "silhouette", "batch_mixing": "batch mixing",
+}  # fmt: skip
+
+
+def umap_figure(vectors: np.ndarray, labels: pd.Series, title: str = "Cells by their vectors") -> Figure:
+    """A UMAP of vectors (cells, dimensions), coloured by labels (cells,); cells without a label are grey.
+
+    A picture, not a measurement: distances between groups mean little (see the table for what was measured).
+    """
+    import warnings
+
+    import scanpy as sc
+
+    graph = neighbour_graph(vectors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sc.tl.umap(graph, random_state=0)
+    points = graph.obsm["X_umap"]
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    size = float(np.clip(40_000 / len(points), 2, 18))
+    unknown = labels.isna().to_numpy()
+    axes.scatter(*points[unknown].T, s=size, color="#BBBBBB", linewidths=0)
+    for number, label in enumerate(labels.cat.categories):
+        here = (labels == label).to_numpy()
+        axes.scatter(
+            *points[here].T,
+            s=size,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number // len(COLOURS) % len(MARKERS)],
+            linewidths=0,
+            label=f"{label} ({here.sum():,})",
+        )
+    axes.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[], title=f"{title} (UMAP, {NEIGHBOURS} neighbours)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(
+        loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=max(1.0, 6 / size**0.5), fontsize=9
+    )
+    return figure
+
+
+def loss_figure(history: list[dict[str, Any]]) -> Figure:
+    """Training and held-out loss over steps, from the rows of `metrics.jsonl`."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for key, name, colour, style in (
+        ("loss", "cells it learns from", COLOURS[0], "-"),
+        ("validation_loss", "held-out cells", COLOURS[5], "o-"),
+    ):
+        rows = [(row["step"], row[key]) for row in history if key in row]
+        if rows:
+            axes.plot(*zip(*rows, strict=True), style, color=colour, label=name, markersize=3)
+    axes.set(
+        xlabel="optimizer step",
+        ylabel="loss (nats per molecule)",
+        title="How well one half of a cell predicts the other",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.lines:
+        axes.legend(frameon=False)
+    return figure
+
+
+def scores_figure(table: dict[str, dict[str, float] | None], title: str) -> Figure:
+    """Dots for every method and score, on one axis from 0 to 1."""
+    shown = {name: row for name, row in table.items() if row}
+    keys = list(next(iter(shown.values()))) if shown else []
+    figure = Figure(figsize=(9, 0.5 * len(keys) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    for number, method in enumerate(m for m in METHODS if m in shown):
+        axes.plot(
+            [shown[method][key] for key in keys],
+            np.arange(len(keys)),
+            MARKERS[number],
+            color=METHOD_COLOURS[method],
+            label=METHOD_NAMES[method],
+            markersize=8,
+            alpha=0.85,
+        )
+    axes.set(yticks=np.arange(len(keys)), yticklabels=[SCORE_NAMES[key] for key in keys], xlim=(0, 1), title=title)
+    axes.set_xlabel("score (1 is best)")
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure

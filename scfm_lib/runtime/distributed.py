@@ -1,0 +1,127 @@
+"""One run in several processes: `torchrun`, `accelerate launch` and `notebook_launcher` all set the same variables.
+
+Every process makes the same batches and takes its share of each, so the order of cells does not depend on how many
+there are. Gradients are averaged by torch's DistributedDataParallel; the first process alone writes.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+PATIENCE = datetime.timedelta(minutes=60)  # how long a process waits for the others: the first one prepares the data
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """Which process this is (`rank`) of how many (`world_size`)."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one writes and prints."""
+        return self.rank == 0
+
+    def shard(self, micro_batches: list[Any]) -> list[Any]:
+        """This process's micro-batches of a step; together the processes have each of them once."""
+        return micro_batches[self.rank :: self.world_size]
+
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model whose gradients are averaged over the processes; the model itself, if there is one process."""
+        if self.world_size == 1:
+            return model
+        ids = [torch.cuda.current_device()] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+    def no_sync(self, ddp_model: nn.Module) -> contextlib.AbstractContextManager:
+        """For all micro-batches of a step but the last: their gradients add up here, and are averaged once."""
+        return contextlib.nullcontext() if self.world_size == 1 else ddp_model.no_sync()
+
+    def all_reduce_sum(self, *values: Tensor | float) -> list[float]:
+        """Sums over all processes."""
+        total = torch.tensor([float(value) for value in values], dtype=torch.float64)
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return total.tolist()
+
+    def any(self, *wishes: bool) -> list[bool]:
+        """For each wish, whether at least one process has it."""
+        return [bool(count) for count in self.all_reduce_sum(*wishes)] if self.world_size > 1 else list(wishes)
+
+    def rank_zero_first(self, make: Callable[[], Any]) -> Any:
+        """What the first process makes, in all of them; the others wait for it.
+
+        Raises:
+            InputError: in every process, if it did in the first.
+        """
+        if self.world_size == 1:
+            return make()
+        box: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                box[0] = make()
+            except InputError as error:
+                box[1] = str(error)
+        dist.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise InputError(box[1])
+        return box[0]
+
+
+ALONE = Distributed()
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints, asked before they are joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def join_processes() -> Iterator[Distributed]:
+    """The processes of this run, in touch with each other until the end of the block.
+
+    Raises:
+        InputError: the launcher's variables are wrong, or another process ended.
+    """
+    try:
+        count, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    except ValueError:
+        told = f"WORLD_SIZE={os.environ.get('WORLD_SIZE')!r}, RANK={os.environ.get('RANK')!r}"
+        raise InputError(
+            f"{told} are not numbers; start with torchrun --nproc_per_node=2 -m scfm_lib train ..."
+        ) from None
+    if count == 1:
+        yield ALONE
+        return
+    already = dist.is_initialized()
+    try:
+        if not already:
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, timeout=PATIENCE)
+        yield Distributed(rank, count)
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, InputError) or not _is_about_the_others(error):
+            raise
+        reason = str(error).strip().splitlines()[0][-80:]
+        raise InputError(
+            f"process {rank} of {count} lost touch with the others ({reason}): one of them ended or was never started; "
+            "go on from the last checkpoint with --resume RUN, with any number of processes"
+        ) from None
+    finally:
+        if not already and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _is_about_the_others(error: Exception) -> bool:
+    words = ("peer", "connect", "gloo", "nccl", "broken pipe", "timed out", "timeout", "environment variable")
+    return any(word in str(error).lower() for word in words)

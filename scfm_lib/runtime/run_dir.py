@@ -1,0 +1,136 @@
+"""A run's folder: made for a new run, found again for one that goes on, cleared of what a killed start has left."""
+
+import contextlib
+import datetime
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+
+from ..config import Config, config_text, parse_config
+from ..data.sources import find_data
+from ..data.store import Store, open_store, prepare
+from ..errors import InputError
+from ..files import work_dir
+
+MARK = ".scfm-run"  # says that a run made this folder, so that what a killed one left may be removed:
+FOLDERS = {"store", "logs", "checkpoints", "wandb"}
+FILES = {MARK, "config.yaml", "metrics.jsonl", "wandb_id.txt"}
+
+
+@dataclass
+class RunDir:
+    """What a run needs from disk before its next step."""
+
+    path: Path
+    config: Config
+    store: Path
+    checkpoint: Path | None = None  # to go on from
+    saved: dict[str, Any] | None = None  # what is in it
+
+
+def find_run(run_dir: str | Path | None) -> Path | None:
+    """The run folder, if a run can go on there. What a run left that was killed before its first checkpoint is removed,
+    but nothing of a folder that no run has made.
+
+    Raises:
+        InputError: no folder is given.
+    """
+    if run_dir is None:
+        raise InputError("resume='auto' needs a run_dir (--run-dir): the folder where the run is or shall be")
+    run_dir = Path(run_dir)
+    if any((run_dir / "checkpoints").glob("checkpoint_step_*.pt")):
+        return run_dir
+    if (run_dir / MARK).exists():
+        for left in run_dir.iterdir():
+            if left.is_dir() and (left.name in FOLDERS or left.name.startswith(".store-")):
+                shutil.rmtree(left)
+            elif left.name in FILES or left.name.endswith("-metrics.jsonl"):
+                left.unlink()
+    return None
+
+
+def resumed_run(checkpoint: Path, saved: dict[str, Any], run_dir: str | Path | None, data: Any) -> RunDir:
+    """A run as its checkpoint left it.
+
+    Args:
+        checkpoint: the file.
+        saved: what is in it.
+        run_dir: where to go on; the checkpoint's own run when unset.
+        data: the store, if it has moved.
+
+    Raises:
+        InputError: data that are not a store, or a store of other genes.
+    """
+    path = Path(run_dir or checkpoint.resolve().parent.parent)
+    if data is None:
+        store = path / saved["store"]  # stays as it is where it is absolute
+    elif isinstance(data, (str, Path)) and (Path(data) / "store.json").exists():
+        store = Path(data)
+    else:
+        called = f"an AnnData of {data.n_obs:,} cells" if isinstance(data, ad.AnnData) else data
+        raise InputError(
+            f"a run that goes on reads the store it was trained on, not {called}; leave the data out, or give "
+            "that store's folder if it has moved"
+        )
+    if open_store(store).symbols.tolist() != saved["symbols"]:
+        raise InputError(f"store {store} has another vocabulary than the checkpoint; give the store it was trained on")
+    path.mkdir(parents=True, exist_ok=True)
+    return RunDir(path, parse_config(saved["config"], "the checkpoint's config"), store, checkpoint, saved)
+
+
+def new_run(config: Config, data: Any, run_dir: str | Path | None) -> RunDir:
+    """A new run: its folder is made, its data are prepared, its config is written.
+
+    Raises:
+        InputError: no data, bad data, or a folder in use.
+    """
+    if data is None:
+        raise InputError("there is nothing to learn from; give --data_path DATA.h5ad, a store, or a data set's name")
+    config = config.model_copy(deep=True)
+    run_dir = _new_run_dir(run_dir)
+    try:
+        store = _prepared(data, config, run_dir)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            (run_dir / MARK).unlink()
+            run_dir.rmdir()  # empty still: nothing half-made stays
+        raise
+    follow_store(config, store)
+    (run_dir / "config.yaml").write_text(config_text(config), encoding="utf-8")
+    return RunDir(run_dir, config, store.dir)
+
+
+def follow_store(config: Config, store: Store) -> None:
+    """The model has the store's genes, which may be fewer than the preset's, and its cells are split as the store says.
+
+    A store prepared earlier may have been split otherwise than this config asks; evaluation must not judge cells on
+    the wrong side.
+    """
+    config.data = store.data_config.model_copy(deep=True)
+    config.data.preprocessing.n_top_genes = None
+    config.model.n_genes = len(store.symbols)
+
+
+def _new_run_dir(run_dir: str | Path | None) -> Path:
+    if run_dir is None:
+        run_dir = work_dir() / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    run_dir = Path(run_dir)
+    if run_dir.is_file():
+        raise InputError(f"run folder {run_dir} is a file; choose another --run-dir")
+    if run_dir.exists() and any(run_dir.iterdir()):
+        raise InputError(
+            f"run folder {run_dir} is not empty; continue it with --resume {run_dir}, or choose another --run-dir"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / MARK).touch()
+    return run_dir
+
+
+def _prepared(data: Any, config: Config, run_dir: Path) -> Store:
+    sources = [find_data(source) for source in (data if isinstance(data, list) else [data])]
+    if len(sources) == 1 and not isinstance(sources[0], ad.AnnData) and (Path(sources[0]) / "store.json").exists():
+        return open_store(sources[0])
+    return prepare(sources, config, run_dir / "store")

@@ -1,0 +1,30 @@
+"""How many cores torch uses, and what becomes of the memory it frees."""
+
+import ctypes
+import os
+import sys
+
+import torch
+
+from ..hardware.system import usable_cores
+
+
+def use_all_cores() -> None:
+    """Sets torch's threads to the usable cores, unless `OMP_NUM_THREADS` says otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+
+
+def return_freed_memory(at_once: bool) -> None:
+    """Whether freed tensors go back to the system at once (Linux with glibc; elsewhere nothing happens).
+
+    By default the C library keeps blocks of up to 32 MB for reuse, and holes between them make a process larger than
+    its tensors: by a quarter, or twofold with gradient checkpointing, which was then measured to save little. Returned
+    at once, peak memory is that of the tensors; steps of small tensors get up to a third slower (CONTRIBUTING.md). So
+    it is for those who asked for less memory at the price of time. Holds for the whole process.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(-3, 2**20 if at_once else 2**25)  # M_MMAP_THRESHOLD; 32 MiB is where glibc's own rule ends

@@ -1,0 +1,1 @@
+"""What a notebook shows: the preset picker and the live dashboard."""

@@ -1,0 +1,165 @@
+import json
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import scfm_lib as scfm
+from scfm_lib.data.read import held_out
+from scfm_lib.dataset import pca_start
+
+
+def test_the_store_holds_the_counts_of_its_genes(cells, tiny, tmp_path) -> None:
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    assert len(store) == 300
+    columns = [cells.var_names.get_loc(symbol) for symbol in store.symbols]
+    assert len(columns) == 60
+    some = np.array([5, 299, 5, 0])
+    np.testing.assert_array_equal(store.matrix(some).toarray(), cells.X.toarray()[some][:, columns])
+    np.testing.assert_array_equal(store.library_size, cells.X.toarray().sum(1))
+    np.testing.assert_array_equal(store.held_out, held_out(cells.obs_names, 0.2, 0))
+    meta = json.loads((tmp_path / "store" / "store.json").read_text())
+    assert {"config", "versions", "sources"} <= meta.keys()
+
+
+def test_no_held_out_cell_touches_vocabulary_or_start(cells, tiny, tmp_path) -> None:
+    unseen = held_out(cells.obs_names, 0.2, 0)
+    assert 20 < unseen.sum() < 120
+    honest = scfm.prepare([cells], tiny, tmp_path / "honest")
+    counts = cells.X.toarray()
+    rng = np.random.default_rng(0)
+    counts[unseen] = rng.permuted(counts[unseen] * rng.integers(1, 50, counts[unseen].shape), axis=1) + 1
+    spoiled = scfm.prepare([_with(cells, counts)], tiny, tmp_path / "spoiled")
+    assert honest.symbols.tolist() == spoiled.symbols.tolist()
+    starts = [pca_start(s, np.flatnonzero(~s.held_out), 8, 0) for s in (honest, spoiled)]
+    for key in ("loadings", "log_share"):
+        np.testing.assert_array_equal(starts[0][key], starts[1][key])
+
+    counts[~unseen] = rng.permuted(counts[~unseen], axis=1)  # the check itself can fail
+    assert scfm.prepare([_with(cells, counts)], tiny, tmp_path / "all").symbols.tolist() != honest.symbols.tolist()
+
+
+def _with(cells, counts):
+    cells = cells.copy()
+    cells.X = sp.csr_matrix(counts.astype("f4"))
+    return cells
+
+
+def test_several_data_sets_are_aligned_by_gene_and_reported(cells, tiny, tmp_path) -> None:
+    other = cells[:150, ::-1].copy()
+    other = other[:, 20:].copy()
+    store = scfm.prepare([cells, other], tiny, tmp_path / "store")
+    assert np.bincount(store.dataset).tolist() == [300, 150]
+    first, second = store.matrix(np.arange(150)), store.matrix(np.arange(300, 450))
+    np.testing.assert_array_equal(first.toarray(), second.toarray())
+    assert any("100 of 120 genes matched, 20 not" in line for line in store.report)
+
+
+def test_subsampling_takes_what_was_asked_and_says_when_there_are_fewer(cells, tiny, tmp_path) -> None:
+    tiny.data.n_obs = 100
+    store = scfm.prepare([cells], tiny, tmp_path / "few")
+    assert len(store) == 100
+    assert any("100 of 300 cells taken at random" in line for line in store.report)
+    tiny.data.n_obs = 10_000
+    store = scfm.prepare([cells], tiny, tmp_path / "all")
+    assert len(store) == 300
+    assert any("not fewer than the 300 cells" in line for line in store.report)
+
+
+def test_quality_control(cells, tiny, tmp_path) -> None:
+    expressed = (cells.X.toarray() > 0).sum(1)
+    tiny.data.preprocessing.min_genes = int(np.median(expressed))
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    assert len(store) == (expressed >= np.median(expressed)).sum() < 300
+    cells.var_names = [f"MT-{g}" if g < 10 else f"G{g}" for g in range(120)]
+    tiny.data.preprocessing.min_genes = 1
+    tiny.data.preprocessing.max_mito_percent = 5
+    counts = cells.X.toarray()
+    share = counts[:, :10].sum(1) / counts.sum(1)
+    assert len(scfm.prepare([cells], tiny, tmp_path / "mito")) == (share <= 0.05).sum() < 300
+    tiny.data.preprocessing.min_genes = 121
+    with pytest.raises(scfm.InputError, match="no cell expresses 121 genes"):
+        scfm.prepare([cells], tiny, tmp_path / "none")
+
+
+def test_fewer_genes_than_asked_is_said_loudly(cells, tiny, tmp_path) -> None:
+    tiny.model.n_genes = 500
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    assert len(store.symbols) <= 120
+    assert any(line.startswith("SMALLER VOCABULARY: 500 genes were asked for") for line in store.report)
+
+
+def test_an_existing_or_damaged_store_is_left_alone(cells, tiny, tmp_path) -> None:
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    with pytest.raises(scfm.InputError, match="exists and is left as it is"):
+        scfm.prepare([cells], tiny, tmp_path / "store")
+    (store.dir / "genes.bin").write_bytes(b"1234")
+    with pytest.raises(scfm.InputError, match=r"damaged: genes\.bin has the wrong size"):
+        scfm.open_store(store.dir)
+    with pytest.raises(scfm.InputError, match="not a store made by"):
+        scfm.open_store(tmp_path)
+
+
+def test_real_cells(zheng, tmp_path) -> None:
+    store = scfm.prepare([zheng], scfm.load_config("minimal"), tmp_path / "store")
+    assert len(store) == 3874
+    assert 80 < len(store.genes) / len(store) < 110  # of 1,000: why only expressed genes become tokens
+    assert sum(f.stat().st_size for f in store.dir.iterdir()) < 4e6  # the .h5ad, compressed, is 7.8 MB
+
+
+def with_mitochondria(cells, names: list[str]) -> None:
+    """The first genes get these names, and the first 50 cells most of their molecules from them."""
+    counts = cells.X.toarray()
+    counts[:50, : len(names)] += 1000
+    cells.X = sp.csr_matrix(counts)
+    cells.var_names = [*names, *cells.var_names[len(names) :]]
+
+
+@pytest.mark.parametrize(
+    "names", [["MT-CO1", "MT-ND1"], ["mt-Co1", "mt-Nd1"], ["ENSG00000198804", "ENSG00000198888.2"]]
+)
+def test_mitochondrial_genes_are_found_by_symbol_and_by_ensembl_id(cells, tiny, tmp_path, names) -> None:
+    if names[0].startswith("ENS"):
+        cells.var_names = [f"ENSG{number:011d}" for number in range(cells.n_vars)]
+    with_mitochondria(cells, names)
+    tiny.data.preprocessing.max_mito_percent = 40
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    assert len(store) == 250
+    assert any("50 cells left out: more than 40 % mitochondrial (max_mito_percent)" in line for line in store.report)
+    assert not any("min_genes" in line for line in store.report)
+
+
+def test_a_rule_on_mitochondria_that_finds_none_says_so(cells, tiny, tmp_path) -> None:
+    tiny.data.preprocessing.max_mito_percent = 5
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    assert any("NO MITOCHONDRIAL GENES" in line for line in store.report)
+
+
+def test_each_rule_of_quality_control_reports_its_own(cells, tiny, tmp_path) -> None:
+    with_mitochondria(cells, ["MT-CO1"])
+    counts = cells.X.toarray()
+    counts[100:130, 4:], counts[100:130, 1] = 0, 1
+    cells.X = sp.csr_matrix(counts)
+    tiny.data.preprocessing.max_mito_percent = 40
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    assert any("30 cells left out: fewer than 5 genes (min_genes)" in line for line in store.report)
+    assert any("50 cells left out: more than 40 %" in line for line in store.report)
+
+
+def test_several_data_sets_in_memory_can_be_told_apart(cells, tiny, tmp_path) -> None:
+    store = scfm.prepare([cells[:150], cells[150:]], tiny, tmp_path / "store")
+    assert store.report[0].startswith("adata 1: 150 cells")
+    assert store.report[1].startswith("adata 2: 150 cells")
+
+
+def test_one_data_set_needs_no_list_and_none_is_refused(cells, tiny, tmp_path) -> None:
+    assert len(scfm.prepare(cells, tiny, tmp_path / "store")) == 300
+    with pytest.raises(scfm.InputError, match="no data set"):
+        scfm.prepare([], tiny, tmp_path / "none")
+
+
+def test_when_mitochondria_leave_no_cell_the_error_says_so(cells, tiny, tmp_path) -> None:
+    with_mitochondria(cells, ["MT-CO1"])
+    tiny.data.preprocessing.max_mito_percent = 40
+    with pytest.raises(scfm.InputError, match="50 cells left out: more than 40 % mitochondrial"):
+        scfm.prepare([cells[:50]], tiny, tmp_path / "store")
