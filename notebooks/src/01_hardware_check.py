@@ -244,11 +244,10 @@ choice = scfm.load_config("minimal", {"training.batch_size": 16})
 print(choice.model.hidden_dim, "wide,", choice.training.batch_size, "cells in a batch")
 
 # %% [markdown]
-# ## 8. The hardware guide, claim by claim
+# ## 8. What other guides claim
 #
-# This workbook grew out of a guide to hardware for such models, which makes 158 claims of what is needed. Each was
-# held against a count, a measurement or an estimate; all of it is in
-# [HARDWARE.md](../HARDWARE.md). Here are its parameters and memory.
+# This workbook grew out of a guide to hardware for such models. What it claims, and what holds here by a count, a
+# measurement or an estimate, is at the end of [HARDWARE.md](../HARDWARE.md). Here are its parameters and memory.
 
 # %%
 claims = {"minimal": (5e6, 10e6), "default": (25e6, 35e6), "large": (80e6, 120e6)}  # parameters, the guide's
@@ -278,7 +277,7 @@ plt.show()
 #
 # Why so much less? Our model reads only the genes that a cell expresses (about 100 of 1,000), not all of them, and has
 # fewer parameters than claimed. Estimates of memory on a CPU were within 5 % of measured peaks in 22 configurations
-# (`benchmarks/memory.py`); on cards they have not been measured. What was measured for the audit is kept too:
+# (`benchmarks/memory.py`); on cards they have not been measured. What was measured for HARDWARE.md is kept:
 
 # %%
 import json
