@@ -4,8 +4,9 @@
     python benchmarks/hardware_guide.py --measure [--data pbmc3k]  # first measures this machine: minutes, alone on it
 
 `hardware_template.md` has the words and places for figures, `{{name}}` or `{{name argument}}` (see `figure`),
-`hardware_claims.yaml` the claims of the last section, `scfm_lib/hardware/gpus.yaml` cards and prices, `results/guide.json` the
-measurements. The same files give the same document: what the estimator would time on the spot is read from the last.
+`hardware_claims.yaml` the claims of the last section, `scfm_lib/hardware/gpus.yaml` cards and prices, and
+`results/guide.json` the measurements. The same files give the same document: what the estimator would time on the spot
+is read from the last.
 """
 
 import argparse

@@ -1,9 +1,11 @@
 """Figures: colour-blind safe, labelled, each returned as a matplotlib `Figure` that the caller may save or show."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..evaluate import METHODS, NEIGHBOURS, neighbour_graph
@@ -33,35 +35,26 @@ def umap_figure(vectors: np.ndarray, labels: pd.Series, title: str = "Cells by t
 
     A picture, not a measurement: distances between groups mean little (see the table for what was measured).
     """
-    import warnings
-
-    import scanpy as sc
-
-    graph = neighbour_graph(vectors)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sc.tl.umap(graph, random_state=0)
-    points = graph.obsm["X_umap"]
     figure = Figure(figsize=(9, 5.5), layout="constrained")
-    axes = figure.subplots()
-    size = float(np.clip(40_000 / len(points), 2, 18))
-    unknown = labels.isna().to_numpy()
-    axes.scatter(*points[unknown].T, s=size, color="#BBBBBB", linewidths=0)
-    for number, label in enumerate(labels.cat.categories):
-        here = (labels == label).to_numpy()
-        axes.scatter(
-            *points[here].T,
-            s=size,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number // len(COLOURS) % len(MARKERS)],
-            linewidths=0,
-            label=f"{label} ({here.sum():,})",
-        )
-    axes.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[], title=f"{title} (UMAP, {NEIGHBOURS} neighbours)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(
-        loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=max(1.0, 6 / size**0.5), fontsize=9
-    )
+    draw_umap(figure.subplots(), vectors, labels, title)
+    return figure
+
+
+def scores_figure(table: dict[str, dict[str, float] | None], title: str) -> Figure:
+    """Dots for every method and score, on one axis from 0 to 1."""
+    rows = max((len(row) for row in table.values() if row), default=0)
+    figure = Figure(figsize=(9, 0.5 * rows + 1.4), layout="constrained")
+    draw_scores(figure.subplots(), table, title)
+    return figure
+
+
+def result_figure(result: dict[str, Any], title: str) -> Figure:
+    """What `evaluate` found, in one picture: the trained model's cells, and every method's scores."""
+    figure = Figure(figsize=(14, 5), layout="constrained")
+    figure.suptitle(title, fontsize=13)
+    cells, scores = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    draw_umap(cells, result["vectors"]["trained"], result["labels"], "The trained model's cells")
+    draw_scores(scores, result["embeddings"], "How well the vectors tell the cell types apart")
     return figure
 
 
@@ -87,26 +80,43 @@ def loss_figure(history: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def scores_figure(table: dict[str, dict[str, float] | None], title: str) -> Figure:
-    """Dots for every method and score, on one axis from 0 to 1."""
-    shown = {name: row for name, row in table.items() if row}
+def draw_umap(axes: Axes, vectors: np.ndarray, labels: pd.Series, title: str) -> None:
+    """The map of `umap_figure`, into axes."""
+    import scanpy as sc
+
+    graph = neighbour_graph(vectors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sc.tl.umap(graph, random_state=0)
+    points = graph.obsm["X_umap"]
+    size = float(np.clip(40_000 / len(points), 2, 18))
+    unknown = labels.isna().to_numpy()
+    axes.scatter(*points[unknown].T, s=size, color="#BBBBBB", linewidths=0)
+    for number, label in enumerate(labels.cat.categories):
+        here = (labels == label).to_numpy()
+        style = {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKERS[number // len(COLOURS) % len(MARKERS)],
+            "label": f"{label} ({here.sum():,})",
+        }
+        axes.scatter(*points[here].T, s=size, linewidths=0, **style)
+    axes.set(xlabel="UMAP 1", ylabel="UMAP 2", xticks=[], yticks=[], title=f"{title} (UMAP, {NEIGHBOURS} neighbours)")
+    axes.spines[["top", "right"]].set_visible(False)
+    scale = max(1.0, 6 / size**0.5)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=scale, fontsize=9)
+
+
+def draw_scores(axes: Axes, table: dict[str, dict[str, float] | None], title: str) -> None:
+    """The dots of `scores_figure`, into axes."""
+    shown = {method: table[method] for method in METHODS if table.get(method)}
     keys = list(next(iter(shown.values()))) if shown else []
-    figure = Figure(figsize=(9, 0.5 * len(keys) + 1.4), layout="constrained")
-    axes = figure.subplots()
-    for number, method in enumerate(m for m in METHODS if m in shown):
-        axes.plot(
-            [shown[method][key] for key in keys],
-            np.arange(len(keys)),
-            MARKERS[number],
-            color=METHOD_COLOURS[method],
-            label=METHOD_NAMES[method],
-            markersize=8,
-            alpha=0.85,
-        )
+    for method, row in shown.items():
+        style = {"color": METHOD_COLOURS[method], "marker": MARKERS[METHODS.index(method) % len(MARKERS)]}
+        values = [row[key] for key in keys]
+        axes.plot(values, np.arange(len(keys)), ls="", ms=8, alpha=0.85, label=METHOD_NAMES[method], **style)
     axes.set(yticks=np.arange(len(keys)), yticklabels=[SCORE_NAMES[key] for key in keys], xlim=(0, 1), title=title)
     axes.set_xlabel("score (1 is best)")
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    return figure
