@@ -9,8 +9,6 @@ import typer
 
 import scfm_lib as scfm
 
-from .config import PRESETS, parse_overrides, preset_text
-
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, invoke_without_command=True, rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -30,6 +28,8 @@ Checkpoint = Annotated[Path, typer.Argument(help="a checkpoint or run")]
 
 
 def _config(preset: str | None, config: Path | None, pairs: list[str] | None, layer: str | None = None) -> Any:
+    from .config import parse_overrides
+
     if preset and config:
         raise scfm.InputError(
             "--preset and --config are both given; choose one (a YAML file can start from `scfm config`)"
@@ -55,6 +55,8 @@ def version_option(version: Annotated[bool, typer.Option("--version", is_eager=T
 @app.command("config")
 def config_command(preset: Annotated[str, typer.Argument(help="minimal, default or large")]) -> None:
     """Print a preset as YAML, to edit: scfm config minimal > my.yaml."""
+    from .config import preset_text
+
     print(preset_text(preset), end="")
 
 
@@ -96,10 +98,10 @@ def estimate_command(
         return
     if config or set_:
         raise scfm.InputError("--budget-vram and --deadline choose the settings; leave out --config and --set")
-    budget = {"budget_bytes": parse_bytes(budget_vram) if budget_vram else None}
-    budget["deadline_seconds"] = parse_seconds(deadline) if deadline else None
-    presets = (preset.lower(),) if preset else PRESETS
-    fit = scfm.best_fit(**budget, epochs=epochs, mean_genes=genes_per_cell, presets=presets, **where)
+    where |= {"presets": (preset.lower(),)} if preset else {}
+    where["budget_bytes"] = parse_bytes(budget_vram) if budget_vram else None
+    where["deadline_seconds"] = parse_seconds(deadline) if deadline else None
+    fit = scfm.best_fit(epochs=epochs, mean_genes=genes_per_cell, **where)
     print(json.dumps(fit) if json_ else fit_text(fit))
 
 
