@@ -1,4 +1,4 @@
-"""Runs notebooks anew from their py:percent twins and stores what they print: python notebooks/execute.py [NAME ...]."""
+"""Runs notebooks anew from their py:percent twins, stores what they print: python notebooks/execute.py [NAME ...]."""
 
 import sys
 from pathlib import Path

@@ -19,7 +19,7 @@ from scfm_lib.doctor import diagnose, doctor, doctor_text
 from scfm_lib.monitor import read_metrics
 from scfm_lib.store import Store
 
-MADE_UP = Path(scfm.__file__).parent / "lessons" / "data"
+MADE_UP = Path(__file__).resolve().parent.parent / "notebooks" / "exercises" / "data"
 
 
 def causes(found: dict[str, Any]) -> list[str]:

@@ -106,7 +106,7 @@ print("the library agrees:", estimate["parameters"], "parameters")
 # parameters, gradients and optimizer take together in training?
 
 # %%
-from scfm_lib import exercises
+import exercises
 
 answer = ...
 exercises.check("1.1", answer)

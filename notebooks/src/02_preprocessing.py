@@ -40,8 +40,8 @@ import numpy as np
 import scanpy as sc
 import seaborn as sns
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
 from scfm_lib.places import work_dir
 
 BLUE, ORANGE, GREEN = sns.color_palette("colorblind", 3)

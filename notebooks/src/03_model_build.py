@@ -43,8 +43,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
 from scfm_lib.places import work_dir
 
 BLUE, ORANGE = "#0173b2", "#de8f05"  # seaborn's "colorblind"

@@ -38,8 +38,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
 from scfm_lib.places import work_dir
 
 BLUE, ORANGE, GREEN, RED = "#0173b2", "#de8f05", "#029e73", "#d55e00"  # seaborn's "colorblind"

@@ -43,8 +43,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
 from scfm_lib.places import work_dir
 
 BLUE, ORANGE, GREEN, RED = "#0173b2", "#de8f05", "#029e73", "#d55e00"  # seaborn's "colorblind"
@@ -343,12 +343,12 @@ print(two_cells.step, "steps with", 2 * two_cells.step, "cells in all")
 
 # %% [markdown]
 # The other two need a card. What you get here are **made-up records**: they have the shape of real ones and plausible
-# figures, but no card was at hand when they were written. They lie in `scfm_lib/lessons/data/`.
+# figures, but no card was at hand when they were written. They lie in `notebooks/exercises/data/`.
 
 # %%
 from pathlib import Path
 
-made_up = Path(scfm.__file__).parent / "lessons" / "data"
+made_up = Path(exercises.__file__).parent / "data"
 folders = {"A": two_cells.dir, "B": made_up / "run_b", "C": slow_drive.dir, "D": made_up / "run_d"}
 print((made_up / "run_b" / "config.yaml").read_text().splitlines()[0])
 

@@ -41,8 +41,8 @@ import pandas as pd
 import torch
 from sklearn.metrics import f1_score
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
 from scfm_lib.places import PROJECT, work_dir
 from scfm_lib.plots import umap_figure
 

@@ -44,8 +44,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
 from scfm_lib.config import with_changes
 from scfm_lib.places import work_dir
 
@@ -527,7 +527,7 @@ if FETCH:
 import importlib.util
 
 if importlib.util.find_spec("cellxgene_census"):
-    from scfm_lib.lessons.local_census import write_census
+    from exercises.local_census import write_census
 
     copy = write_census(scfm.find_data("bundled"), Path(tempfile.mkdtemp(dir=folder)) / "census")
     local = scfm.census(blood, uri=copy, max_cells=200)

@@ -44,8 +44,8 @@ import pandas as pd
 import scipy.sparse as sp
 import seaborn as sns
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
 from scfm_lib.places import work_dir
 
 mine = work_dir() / "08_your_own_data"  # all that this notebook writes
@@ -250,7 +250,7 @@ print("'genes':", ", ".join(sideways.var_names[:3]))
 # them. Give each a finding: `"healthy"`, `"cells in columns"`, `"normalised, then rounded"` or `"cells there twice"`.
 
 # %%
-from scfm_lib.lessons.lesson_08 import patients
+from exercises.lesson_08 import patients
 
 ward = patients()  # "A", "B", "C", "D"
 for name, patient in ward.items():

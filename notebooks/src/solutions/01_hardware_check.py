@@ -25,7 +25,8 @@ if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE
     sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
 
 # %%
-from scfm_lib import exercises
+sys.path.insert(0, "..")  # exercises lie in the folder above; on Colab and Kaggle in this one
+import exercises
 
 # %% [markdown]
 # **Exercise 1.1** (easy, 3 minutes). DEFAULT has 3,780,752 parameters. How many megabytes (1 MB = 1,000,000 bytes) do

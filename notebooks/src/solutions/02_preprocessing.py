@@ -25,7 +25,8 @@ if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE
     sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
 
 # %%
-from scfm_lib import exercises
+sys.path.insert(0, "..")  # exercises lie in the folder above; on Colab and Kaggle in this one
+import exercises
 
 # %% [markdown]
 # **Exercise 2.1** (easy, 5 minutes). How many of these cells would `min_genes: 200` remove? A cell with exactly 200

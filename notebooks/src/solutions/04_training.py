@@ -25,7 +25,8 @@ if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE
     sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
 
 # %%
-from scfm_lib import exercises
+sys.path.insert(0, "..")  # exercises lie in the folder above; on Colab and Kaggle in this one
+import exercises
 
 # %% [markdown]
 # **Exercise 4.1** (easy, 3 minutes). You learn from 5,000 cells for 10 epochs, with `batch_size: 16` and

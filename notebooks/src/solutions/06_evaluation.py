@@ -29,7 +29,8 @@ if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE
 # %%
 import numpy as np
 
-from scfm_lib import exercises
+sys.path.insert(0, "..")  # exercises lie in the folder above; on Colab and Kaggle in this one
+import exercises
 
 # %% [markdown]
 # **Exercise 6.1** (medium, 5 minutes). A colleague wants to claim: "works for cells of donors never seen". These were

@@ -25,7 +25,8 @@ if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE
     sys.path.insert(0, os.path.abspath(".."))  # this kernel began before the installation
 
 # %%
-from scfm_lib import exercises
+sys.path.insert(0, "..")  # exercises lie in the folder above; on Colab and Kaggle in this one
+import exercises
 
 # %% [markdown]
 # **Exercise 7.1** (medium, 5 minutes). A model takes 1.1 GB with batches of 16 cells and 1.7 GB with 32. What is the

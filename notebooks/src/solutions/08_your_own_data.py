@@ -30,9 +30,10 @@ import math
 import numpy as np
 import pandas as pd
 
+sys.path.insert(0, "..")  # exercises lie in the folder above; on Colab and Kaggle in this one
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
-from scfm_lib.lessons.lesson_08 import patients
+from exercises.lesson_08 import patients
 
 # %% [markdown]
 # **Exercise 8.1** (medium, 8 minutes). Four data sets come to your surgery. Their counts are whole numbers, all of them. Give each a

@@ -1,6 +1,6 @@
 """Exercises that answer back: `check("3.2", answer)`, `hint("3.2")`, `solution("3.2")`, and `quiz("3.a", "b")`.
 
-The exercises of notebook N stand in `lessons/lesson_0N.py`. An answer left as `...` is not attempted, which is not the
+The exercises of notebook N stand in `lesson_0N.py`. An answer left as `...` is not attempted, which is not the
 same as wrong; a wrong one is told what is off, not what is right.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .config import InputError
+from scfm_lib import InputError
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def quiz(number: str, letter: str = "") -> None:
 
 def _find(number: str, kind: str) -> Any:
     match = re.fullmatch(r"([1-8])\.\w+", str(number))
-    known = getattr(importlib.import_module(f".lessons.lesson_0{match[1]}", __package__), kind) if match else {}
+    known = getattr(importlib.import_module(f".lesson_0{match[1]}", __package__), kind) if match else {}
     if number not in known:
         raise InputError(f"there is no {kind.lower()[:-1]} {number!r}; there are {', '.join(known) or '1.1 to 8.9'}")
     return known[number]

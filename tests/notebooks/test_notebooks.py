@@ -14,7 +14,7 @@ import nbformat
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "notebooks"
 NAMES = (
     "01_hardware_check 02_preprocessing 03_model_build 04_training 05_monitoring 06_evaluation 07_scaling_up "
@@ -96,7 +96,7 @@ def test_has_what_a_lesson_has(path: Path) -> None:
         assert word in header
     for heading in ("Key takeaways", "Quiz", "What next"):
         assert re.search(rf"(?m)^## .*{heading}", text), heading
-    lesson = importlib.import_module(f"scfm_lib.lessons.lesson_0{number}")
+    lesson = importlib.import_module(f"exercises.lesson_0{number}")
     written = "\n".join(cell.source for cell in code(path))
     asked = re.findall(r'exercises\.check\("(\d\.\d+)"', written)
     assert sorted(set(asked)) == sorted(lesson.EXERCISES)

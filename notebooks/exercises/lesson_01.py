@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from ..exercises import Exercise, Question
+from . import Exercise, Question
 
 PARAMETERS = 3_780_752  # DEFAULT's
 ACTIVATIONS = 644_749_568  # bytes: DEFAULT on a T4, batches of 32, as `scfm.estimate` counts them

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..exercises import Exercise, Question
+from . import Exercise, Question
 
 CELLS, BATCH_SIZE, ACCUMULATION, EPOCHS = 5_000, 16, 2, 10  # of exercise 4.1
 MAX_NORM = 0.05  # of exercise 4.3: so low that clipping always acts
@@ -70,7 +70,7 @@ def _parts() -> list[Any]:
     """Two micro-batches of 3 half cells, one with few molecules, one with many."""
     import torch
 
-    from ..batches import Batch
+    from scfm_lib.batches import Batch
 
     coins = torch.Generator().manual_seed(0)
 
@@ -87,8 +87,8 @@ def _after_two_steps(step: Callable[..., Any]) -> tuple[list[Any], list[Any], An
     """The weights after one and after two calls of `step` on a small model, what it returned, how often it stepped."""
     import torch
 
-    from ..config import ModelConfig
-    from ..start import new_model
+    from scfm_lib.config import ModelConfig
+    from scfm_lib.start import new_model
 
     class Counting(torch.optim.SGD):
         taken = 0
@@ -112,7 +112,7 @@ def _reference(share_of_own: bool = False, clipped: bool = True) -> Callable[...
     """The right step in parts, or one with a known mistake."""
     import torch
 
-    from ..model import prediction_loss
+    from scfm_lib.model import prediction_loss
 
     def step(model: Any, optimizer: Any, parts: list[Any], max_norm: float) -> float:
         molecules, loss = sum(part.molecules for part in parts), 0.0

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 
-from ..exercises import Exercise, Question
+from . import Exercise, Question
 
 CAUSES = {"A": "tiny batch", "B": "transfers", "C": "loader", "D": "no mixed precision"}  # of exercise 5.3
 PAIRS = 64 * 150  # half cells times genes of the longest, of exercise 5.2

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
 
-LESSONS = sorted(path.stem for path in (Path(scfm.__file__).parent / "lessons").glob("lesson_*.py"))
+LESSONS = sorted(path.stem for path in Path(exercises.__file__).parent.glob("lesson_*.py"))
 
 
 def collected(kind: str) -> list[tuple[str, Any]]:
-    modules = [importlib.import_module(f"scfm_lib.lessons.{name}") for name in LESSONS]
+    modules = [importlib.import_module(f"exercises.{name}") for name in LESSONS]
     return [item for module in modules for item in getattr(module, kind).items()]
 
 

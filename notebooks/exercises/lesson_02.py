@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..exercises import Exercise, Question
+from . import Exercise, Question
 
 
 def _removed(answer: float) -> str | None:
     import numpy as np
 
-    from ..datasets import bundled
+    from scfm_lib.datasets import bundled
 
     seen = np.asarray((bundled().X > 0).sum(axis=1)).ravel()
     value = float(answer)

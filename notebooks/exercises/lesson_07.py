@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..exercises import Exercise, Question
+from . import Exercise, Question
 
 AT_16, AT_32, ROOM = 1.1, 1.7, 7.2  # GB, of exercise 7.1
 FASTER = 1.6  # times, of exercise 7.3

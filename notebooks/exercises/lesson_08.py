@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..exercises import Exercise, Question
+from . import Exercise, Question
 
 FINDINGS = ("healthy", "cells in columns", "normalised, then rounded", "cells there twice")  # of exercise 8.1
 CELLS, BATCH, STEPS = 900, 32, (1_400, 1_600)  # of exercise 8.2
@@ -18,7 +18,7 @@ def patients() -> dict[str, Any]:
     import anndata as ad
     import numpy as np
 
-    from ..simulate import simulate
+    from scfm_lib.simulate import simulate
 
     def counts(seed: int) -> ad.AnnData:
         adata = simulate(300, 150, depth=600, seed=seed)
@@ -52,8 +52,8 @@ def _diagnoses(answer: dict[str, str]) -> str | None:
 
 
 def _small_config(answer: Any) -> str | None:
-    from ..config import Config
-    from ..formulas import parameters
+    from scfm_lib.config import Config
+    from scfm_lib.formulas import parameters
 
     if not isinstance(answer, Config):
         return "answer should be a config: answer = scfm.load_config(preset, {...})."

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..exercises import Exercise, Question
+from . import Exercise, Question
 
 GENES = 1_000  # of exercise 3.3
 H, F, LAYERS = 256, 1024, 4  # DEFAULT's block, of exercise 3.4
@@ -64,8 +64,8 @@ def _attention(answer: Callable[..., Any]) -> str | None:
 def _cell_row(answer: Callable[..., Any]) -> str | None:
     import torch
 
-    from ..config import ModelConfig
-    from ..model import Block
+    from scfm_lib.config import ModelConfig
+    from scfm_lib.model import Block
 
     if not callable(answer):
         return "answer should be the function itself: answer = cell_row, without brackets."
