@@ -26,11 +26,10 @@ test-slow: .venv/test .venv/benchmark
 lab: .venv/lab
 	$(BIN)/jupyter lab notebooks/01_hardware_check.ipynb
 
-# Runs every notebook anew, from its py:percent twin, and stores what it prints.
+# Runs every notebook anew, lessons from their py:percent twins, and stores what it prints; then the README's table.
 notebooks: .venv/test
 	rm -rf .nbval
-	SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/python notebooks/execute.py
-	$(BIN)/python notebooks/index.py
+	SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/python notebooks/build.py
 
 # The small trained model that lies in data/.
 checkpoint: .venv/benchmark

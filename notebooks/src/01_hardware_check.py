@@ -73,7 +73,7 @@ print("torch keeps to that number of threads:", enough)
 # hardware guide gives it (so many cells, so many epochs), and if not, what would change that?
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.estimator.text import check_text
+from scfm_lib.estimator import check_text
 
 print(check_text(found).replace(os.getcwd(), "this folder"))
 
@@ -106,7 +106,7 @@ print("the library agrees:", estimate["parameters"], "parameters")
 # parameters, gradients and optimizer take together in training?
 
 # %%
-from scfm_lib import exercises
+import exercises
 
 answer = ...
 exercises.check("1.1", answer)
@@ -127,12 +127,12 @@ for name in presets:
 
 # %%
 import matplotlib.pyplot as plt
-import seaborn as sns
 
-colours = sns.color_palette("colorblind", len(kinds))
+from scfm_lib.reporting import COLOURS
+
 figure, axes = plt.subplots(figsize=(7.5, 3))
 left = [0.0] * len(presets)
-for kind, colour in zip(kinds, colours, strict=True):
+for kind, colour in zip(kinds, COLOURS, strict=False):
     widths = [sizes[name][kind] / 1e9 for name in presets]
     axes.barh([name.upper() for name in presets], widths, left=left, color=colour, label=kind)
     left = [start + width for start, width in zip(left, widths, strict=True)]
@@ -232,7 +232,7 @@ exercises.check("1.4", answer)
 # notebook 04 trains it.
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.widgets.preset_picker import preset_picker
+from scfm_lib.widgets import preset_picker
 
 picker = preset_picker(found)
 
@@ -282,7 +282,7 @@ plt.show()
 # %%
 import json
 
-from scfm_lib.places import PROJECT
+from scfm_lib.files import PROJECT
 
 measured = json.loads((PROJECT / "benchmarks" / "results" / "guide.json").read_text(encoding="utf-8"))
 print("measured on", measured["cpu"], "with", measured["threads"], "threads")

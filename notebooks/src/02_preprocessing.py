@@ -38,13 +38,11 @@ if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE
 import matplotlib.pyplot as plt
 import numpy as np
 import scanpy as sc
-import seaborn as sns
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
-from scfm_lib.places import work_dir
+from scfm_lib.reporting import BLUE, ORANGE
 
-BLUE, ORANGE, GREEN = sns.color_palette("colorblind", 3)
 plt.rcParams.update({"figure.figsize": (7, 3.2), "axes.spines.top": False, "axes.spines.right": False})
 
 # %% [markdown]
@@ -184,7 +182,7 @@ print("by hand, by scanpy, by the library: the same")
 # (Poisson). The method `seurat_v3` fits that trend and ranks genes by what exceeds it.
 
 # %%
-from scfm_lib.data.read import held_out
+from scfm_lib.data import held_out
 
 learn = ~held_out(adata.obs_names, fraction=0.2, seed=0)  # (cells,) the cells to learn from: section 7
 ranked = sc.pp.highly_variable_genes(adata[learn], flavor="seurat_v3", n_top_genes=300, inplace=False)
@@ -225,7 +223,7 @@ plt.show()
 
 # %%
 from scfm_lib.config import ModelConfig
-from scfm_lib.estimator.workload import training_flops
+from scfm_lib.estimator import training_flops
 import torch
 
 minimal = ModelConfig(n_genes=1000)
@@ -269,7 +267,7 @@ exercises.check("2.2", answer)
 
 # %%
 strict = scfm.load_config("minimal", {"model.n_genes": 300, "data.preprocessing.min_genes": 200})
-folder = work_dir() / "02_preprocessing" / "store"
+folder = scfm.work_dir() / "02_preprocessing" / "store"
 store = scfm.open_store(folder) if folder.exists() else scfm.prepare([scfm.find_data("bundled")], strict, folder)
 print("\n".join(store.report))
 
@@ -379,7 +377,7 @@ plt.show()
 config = scfm.load_config("minimal", {"model.n_genes": 300})  # every cell stays
 other = adata[350:].copy()
 order = np.random.default_rng(0).permutation(other.n_vars)[:700]  # 700 of 765 genes, shuffled
-both_folder = work_dir() / "02_preprocessing" / "both"
+both_folder = scfm.work_dir() / "02_preprocessing" / "both"
 both = (
     scfm.open_store(both_folder)
     if both_folder.exists()
@@ -397,7 +395,7 @@ ids = np.array([f"ENSG{number:011d}" for number in range(adata.n_vars)])
 knows_both, only_ids = adata[:350].copy(), other[:, order].copy()
 knows_both.var["ensembl_id"] = ids
 only_ids.var_names = [f"{gene}.7" for gene in ids[order]]
-third_folder = work_dir() / "02_preprocessing" / "by_ids"
+third_folder = scfm.work_dir() / "02_preprocessing" / "by_ids"
 by_ids = (
     scfm.open_store(third_folder)
     if third_folder.exists()

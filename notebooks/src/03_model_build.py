@@ -43,11 +43,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
-from scfm_lib.places import work_dir
+from scfm_lib.reporting import BLUE, ORANGE
 
-BLUE, ORANGE = "#0173b2", "#de8f05"  # seaborn's "colorblind"
 torch.set_grad_enabled(False)  # here we only compute forwards; notebook 04 learns
 plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
 
@@ -75,7 +74,7 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 # %%
 name = "bundled"  # or "pbmc3k"
 minimal = scfm.load_config("minimal")
-folder = work_dir() / "03_model_build" / f"store_{name}"
+folder = scfm.work_dir() / "03_model_build" / f"store_{name}"
 if (folder / "store.json").exists():
     store = scfm.open_store(folder)
 else:
@@ -660,7 +659,7 @@ counted = {
 }
 
 # %%
-from scfm_lib.estimator.workload import parameters
+from scfm_lib.estimator import parameters
 
 assert counted == parameters(minimal.model)  # what `scfm estimate` counts
 for part, number in counted.items():

@@ -38,11 +38,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
-from scfm_lib.places import work_dir
+from scfm_lib.reporting import BLUE, GREEN, ORANGE, RED
 
-BLUE, ORANGE, GREEN, RED = "#0173b2", "#de8f05", "#029e73", "#d55e00"  # seaborn's "colorblind"
 plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
 
 # %% [markdown]
@@ -53,7 +52,7 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 # downloaded. For more cells, write `name = "pbmc3k"` (2,638 cells, downloaded once).
 
 # %%
-work = work_dir() / "04_training"
+work = scfm.work_dir() / "04_training"
 name = "bundled"  # or "pbmc3k"
 minimal = scfm.load_config("minimal")
 
@@ -265,24 +264,22 @@ print(f"mean of the first 5 steps {first:.1f}, of the last 5 {last:.1f} nats per
 # ### Does the library do the same?
 #
 # First its single step. `training_step` does what our loop does, and three things more: it can move a batch to a
-# graphics card, compute in half precision (then the *scaler* keeps small gradients from vanishing; here it is off),
-# and add up gradients over several parts of a batch.
+# graphics card, compute in half precision (then a *scaler* keeps small gradients from vanishing; here it is off), and
+# add up gradients over several *micro-batches*. All that changes while it trains, the weights, the optimizer's averages
+# and the number of steps, is together in one `state`.
 
 # %%
-from scfm_lib.train import training_step
+from scfm_lib.train import new_state, training_step
 
-cpu, steps = torch.device("cpu"), 12
-model = new_model(shape, settings.seed, start)
-model.train()
-optimizer = adamw(model, settings, cpu)
-scaler = torch.amp.GradScaler("cpu", enabled=False)
+steps = 12
+state = new_state(new_model(shape, settings.seed, start), settings, torch.device("cpu"))
+state.model.train()
+print(type(state).__name__, "with", type(state.optimizer).__name__, "at step", state.step)
 
 # %%
 step_losses = []
 for step in range(steps):
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, total, settings)
-    loss, norm = training_step(model, optimizer, scaler, [batches[step]], settings, cpu, "fp32")
+    loss, norm = training_step(state, [batches[step]], learning_rate(step, total, settings))
     step_losses.append(loss.item())
 
 assert np.allclose(step_losses, plain_losses[:steps], atol=1e-4)

@@ -43,11 +43,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
-from scfm_lib.places import work_dir
+from scfm_lib.reporting import BLUE, ORANGE, RED
 
-BLUE, ORANGE, GREEN, RED = "#0173b2", "#de8f05", "#029e73", "#d55e00"  # seaborn's "colorblind"
 plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
 
 # %% [markdown]
@@ -57,7 +56,7 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 # small (one block, 64 wide), so that we can watch several runs in a minute. What you learn holds for a large one.
 
 # %%
-work = work_dir() / "05_monitoring"
+work = scfm.work_dir() / "05_monitoring"
 name = "bundled"  # or "pbmc3k"
 small = {"model.hidden_dim": 64, "model.num_layers": 1, "model.ff_dim": 128}
 folder = work / f"store_{name}"
@@ -81,7 +80,7 @@ def anew(name):
 # the training is done. (It may as well be a run in a terminal: `follow` needs only its folder.)
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.widgets.dashboard import follow
+from scfm_lib.widgets import follow
 
 often = {"training.log_every_steps": 3, "training.num_epochs": 5}
 watched = anew("watched")
@@ -268,7 +267,7 @@ else:
 # A rule to begin with: a card that is busy below half of the time while training waits for something.
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.hardware.system import driver_cards
+from scfm_lib.hardware import driver_cards
 
 cards, notes = driver_cards()
 for card in cards:
@@ -311,7 +310,7 @@ exercises.check("5.2", answer)
 # real one comes back at the end of the cell.)
 
 # %%
-from scfm_lib.data.store import Store
+from scfm_lib.data import Store
 
 from_disk = Store.rows
 
@@ -343,12 +342,12 @@ print(two_cells.step, "steps with", 2 * two_cells.step, "cells in all")
 
 # %% [markdown]
 # The other two need a card. What you get here are **made-up records**: they have the shape of real ones and plausible
-# figures, but no card was at hand when they were written. They lie in `scfm_lib/lessons/data/`.
+# figures, but no card was at hand when they were written. They lie in `notebooks/exercises/data/`.
 
 # %%
 from pathlib import Path
 
-made_up = Path(scfm.__file__).parent / "lessons" / "data"
+made_up = Path(exercises.__file__).parent / "data"
 folders = {"A": two_cells.dir, "B": made_up / "run_b", "C": slow_drive.dir, "D": made_up / "run_d"}
 print((made_up / "run_b" / "config.yaml").read_text().splitlines()[0])
 
@@ -357,8 +356,8 @@ print((made_up / "run_b" / "config.yaml").read_text().splitlines()[0])
 # counts as often. The first row is left out: starting is slower than running. The plain version, and the library's:
 
 # %%
-from scfm_lib.analysis.diagnose import summary
-from scfm_lib.runtime.logger import read_metrics
+from scfm_lib.analysis import summary
+from scfm_lib.runtime import read_metrics
 
 rows = [row for row in read_metrics(folders["C"] / "metrics.jsonl") if "step_seconds" in row]
 steps = np.diff([row["step"] for row in rows])  # steps that each row stands for, from the second on
@@ -428,7 +427,7 @@ exercises.check("5.3", answer)
 # two made-up records:
 
 # %%
-from scfm_lib.analysis.diagnose import doctor, doctor_text
+from scfm_lib.analysis import doctor, doctor_text
 
 print(doctor_text(doctor(folders["B"])), "\n")
 print(doctor_text(doctor(folders["D"])))
@@ -479,7 +478,7 @@ answer = ...
 exercises.check("5.4", answer)
 
 # %% [markdown]
-# Where do the doctor's thresholds come from? They stand in one place, at the top of `scfm_lib/doctor.py`, each with
+# Where do the doctor's thresholds come from? They stand in one place, at the top of `scfm_lib/analysis/diagnose.py`, each with
 # its reason. Those for cards are rules of experience that were tried on made-up records only. If it misjudges a run of
 # yours, the row of `metrics.jsonl` is what to send along.
 

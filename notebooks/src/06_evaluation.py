@@ -41,13 +41,12 @@ import pandas as pd
 import torch
 from sklearn.metrics import f1_score
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
-from scfm_lib.places import PROJECT, work_dir
-from scfm_lib.reporting.plots import umap_figure
+from scfm_lib.files import PROJECT
+from scfm_lib.reporting import BLUE, METHOD_COLOURS, ORANGE, PINK, umap_figure
 
-BLUE, ORANGE, GREEN, PINK = "#0173b2", "#de8f05", "#029e73", "#cc78bc"  # seaborn's "colorblind"
-COLOURS = {"trained": BLUE, "PCA": ORANGE, "start": GREEN, "untrained": PINK}
+COLOURS = {"trained": BLUE, "PCA": ORANGE, "start": METHOD_COLOURS["start"], "untrained": METHOD_COLOURS["untrained"]}
 get_ipython().run_line_magic("matplotlib", "inline")  # figures that the library draws are shown too
 plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
 
@@ -59,7 +58,7 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 # a probe learn from their labels.
 
 # %%
-from scfm_lib.data.read import held_out
+from scfm_lib.data import held_out
 
 name = "bundled"  # or "pbmc3k"
 adata = scfm.read_adata(scfm.find_data(name))
@@ -80,7 +79,7 @@ print(counted.sort_values("held out", ascending=False).rename_axis(columns=None)
 # (`make checkpoint` makes it anew). For other cells one is trained here, once.
 
 # %% tags=["nbval-ignore-output"]
-work = work_dir() / "06_evaluation"
+work = scfm.work_dir() / "06_evaluation"
 
 
 def learned(folder, config, cells):
@@ -115,7 +114,7 @@ for other in models.values():
     other.eval()
 
 # %%
-from scfm_lib.evaluate import pca_embedding, scvi_embedding
+from scfm_lib.baselines import pca_embedding, scvi_embedding
 
 
 def vectors_of(cells):
@@ -318,7 +317,7 @@ print("standard deviation over the seeds\n" + by_method.std().loc[["trained", "s
 # many times that a gene draws, where it is expressed.
 
 # %%
-from scfm_lib.analysis.interpret import attention_matrix, attention_table
+from scfm_lib.analysis import attention_matrix, attention_table
 
 attention = attention_matrix(model, adata, layer="counts")  # (cells, genes), sparse
 print(attention.shape, "each row adds up to less than 1:", bool((attention.sum(1) < 1).all()))
@@ -352,7 +351,7 @@ plt.show()
 from scipy.stats import spearmanr
 
 from scfm_lib.embed import token_batches
-from scfm_lib.analysis.interpret import cell_attention, without_each_gene
+from scfm_lib.analysis import cell_attention, without_each_gene
 
 for name_of, other in models.items():
     agree = []
@@ -372,7 +371,7 @@ for name_of, other in models.items():
 # and their nearest by cosine similarity:
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.analysis.interpret import gene_vectors, neighbours
+from scfm_lib.analysis import gene_vectors, neighbours
 
 embedded = {name_of: gene_vectors(other) for name_of, other in models.items()}
 for gene in ("CD79A", "LYZ", "NKG7"):
@@ -477,7 +476,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scfm_lib.analysis.finetune import few_labels, fine_tune, predict
+from scfm_lib.analysis import few_labels, fine_tune, predict
 
 # %% tags=["nbval-ignore-output"]
 test, rows = adata[unseen].copy(), []
@@ -499,7 +498,7 @@ print("macro-F1 on held-out cells, mean and standard deviation of 3 draws\n" + s
 
 # %%
 fig, ax = plt.subplots()
-for shift, method, colour in ((-0.15, "PCA", ORANGE), (0, "frozen", BLUE), (0.15, "fine-tuned", GREEN)):
+for shift, method, colour in ((-0.15, "PCA", ORANGE), (0, "frozen", BLUE), (0.15, "fine-tuned", PINK)):
     here = few[few["method"] == method].groupby("labels per type")["f1"].agg(["mean", "std"])
     where = np.arange(len(here)) + shift
     ax.errorbar(where, here["mean"], here["std"], fmt="o", color=colour, capsize=4, label=method)

@@ -44,12 +44,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
 from scfm_lib.config import with_changes
-from scfm_lib.places import work_dir
+from scfm_lib.reporting import BLUE, GREEN, ORANGE
 
-BLUE, ORANGE, GREEN = "#0173b2", "#de8f05", "#029e73"  # seaborn's "colorblind"
 plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
 
 # %% [markdown]
@@ -60,7 +59,7 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 
 # %%
 name = "bundled"  # or "pbmc3k"
-folder = work_dir() / "07_scaling_up"
+folder = scfm.work_dir() / "07_scaling_up"
 minimal = scfm.load_config("minimal", {"training.bf16": False, "training.fp16": False})
 
 
@@ -82,8 +81,8 @@ print(len(store), "cells,", len(store.symbols), "genes")
 # worst moment. So it can be told beforehand, and to the byte.
 
 # %%
-from scfm_lib.estimator.memory import memory
-from scfm_lib.estimator.speed import workload
+from scfm_lib.estimator import memory
+from scfm_lib.estimator import workload
 
 work, batches = workload(minimal, store, len(store))
 parts = memory(minimal, work.rows, *work.longest)
@@ -154,11 +153,10 @@ for lever, changes in levers.items():
 # levers take turns, five times, and the quickest step of each is kept, which other programs disturbed least.
 
 # %%
-from scfm_lib.train import adamw, training_step
 from scfm_lib.model import new_model
+from scfm_lib.train import new_state, training_step
 
 CPU = torch.device("cpu")
-NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)  # fp16 alone needs one
 
 
 # %%
@@ -167,14 +165,12 @@ def stepper(changes):
     config, _, batches = tried(changes)
     settings, precision = config.training, "bf16" if config.training.bf16 else "fp32"
     batch = sorted(batches, key=lambda batch: batch.genes.shape[1])[len(batches) // 2]
-    parts = batch.split(settings.gradient_accumulation_steps)
-    model = new_model(config.model, seed=0)
-    model.gradient_checkpointing = settings.gradient_checkpointing
-    optimizer = adamw(model, settings, CPU)
+    micro_batches = batch.split(settings.gradient_accumulation_steps)
+    state = new_state(new_model(config.model, seed=0), settings, CPU, precision)
 
     def step():
         started = time.perf_counter()
-        training_step(model, optimizer, NO_SCALER, parts, settings, CPU, precision)
+        training_step(state, micro_batches, settings.learning_rate)
         return 1000 * (time.perf_counter() - started) / (len(batch.cells) / 2)
 
     return step
@@ -413,7 +409,7 @@ if done.returncode:
 print(f"two processes, {time.perf_counter() - started:.0f} seconds with their start")
 
 # %%
-from scfm_lib.runtime.logger import read_metrics
+from scfm_lib.runtime import read_metrics
 
 losses = {}
 for run in ("one", "two"):
@@ -447,7 +443,7 @@ plt.show()
 def train_on_both():
     """What each of the two processes does."""
     settings = scfm.load_config("default", {"training.batch_size": 16})
-    scfm.train(settings, name, run_dir=work_dir() / "two_cards")
+    scfm.train(settings, name, run_dir=scfm.work_dir() / "two_cards")
 
 
 if os.environ.get("KAGGLE_KERNEL_RUN_TYPE") and torch.cuda.device_count() == 2:
@@ -459,7 +455,7 @@ if os.environ.get("KAGGLE_KERNEL_RUN_TYPE") and torch.cuda.device_count() == 2:
 # ## 5. What does a rented card cost?
 #
 # `estimate` works out a card's time from its published figures, as a range, since we had none to measure; prices are
-# those of `scfm_lib/gpus.yaml`, each with source and month. DEFAULT on 100,000 cells, 100 epochs:
+# those of `scfm_lib/hardware/gpus.yaml`, each with source and month. DEFAULT on 100,000 cells, 100 epochs:
 
 # %% tags=["nbval-ignore-output"]
 default = scfm.load_config("default", {"training.num_epochs": 100})
@@ -527,7 +523,7 @@ if FETCH:
 import importlib.util
 
 if importlib.util.find_spec("cellxgene_census"):
-    from scfm_lib.lessons.local_census import write_census
+    from exercises.local_census import write_census
 
     copy = write_census(scfm.find_data("bundled"), Path(tempfile.mkdtemp(dir=folder)) / "census")
     local = scfm.census(blood, uri=copy, max_cells=200)

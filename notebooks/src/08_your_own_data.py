@@ -42,16 +42,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import seaborn as sns
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
-from scfm_lib.places import work_dir
+from scfm_lib.reporting import BLUE, METHOD_COLOURS, ORANGE
 
-mine = work_dir() / "08_your_own_data"  # all that this notebook writes
+mine = scfm.work_dir() / "08_your_own_data"  # all that this notebook writes
 mine.mkdir(parents=True, exist_ok=True)
-COLOURS = sns.color_palette("colorblind")
-BLUE, ORANGE = COLOURS[:2]
 plt.rcParams.update({"figure.figsize": (7, 3), "axes.spines.top": False, "axes.spines.right": False})
 
 # %% [markdown]
@@ -250,7 +247,7 @@ print("'genes':", ", ".join(sideways.var_names[:3]))
 # them. Give each a finding: `"healthy"`, `"cells in columns"`, `"normalised, then rounded"` or `"cells there twice"`.
 
 # %%
-from scfm_lib.lessons.lesson_08 import patients
+from exercises.lesson_08 import patients
 
 ward = patients()  # "A", "B", "C", "D"
 for name, patient in ward.items():
@@ -386,7 +383,7 @@ print("labels found:", labelled)
 result = scfm.evaluate(run.checkpoint, data, label_key=label_key, scvi=False) if labelled else None
 
 # %% tags=["nbval-ignore-output"]
-from scfm_lib.reporting.report import table_text, verdict
+from scfm_lib.reporting import table_text, verdict
 
 if labelled:
     print("All cells\n" + table_text(result["embeddings"]))
@@ -443,7 +440,7 @@ for name, loss in losses.items():
 # of the same cell. Embed both. Is a half's nearest neighbour, among all other halves, its own? Here PCA can compete.
 
 # %%
-from scfm_lib.data.read import held_out
+from scfm_lib.data import held_out
 
 out_of_it = held_out(checked.obs_names, config.data.validation_fraction, config.data.split_seed)
 some = np.flatnonzero(out_of_it)[:500]  # enough to see
@@ -453,7 +450,7 @@ halves = [ad.AnnData(sp.csr_matrix(half.astype(np.float32)), var=checked.var) fo
 print(len(whole), "held-out cells, twice, with", int(coins.sum()), "and", int((whole - coins).sum()), "molecules")
 
 # %%
-from scfm_lib.evaluate import pca_embedding
+from scfm_lib.baselines import pca_embedding
 
 learned_from = ad.AnnData(counts[~out_of_it], var=checked.var)
 everyone = ad.concat([learned_from, *halves], index_unique="-", keys=["whole", "a", "b"])
@@ -517,8 +514,8 @@ print(shown[["knn_f1", "silhouette", "batch_mixing"]].round(2))
 
 # %%
 figure, axes = plt.subplots(figsize=(6.5, 3.2))
-for (name, row), mark, colour in zip(shown.iterrows(), "osD^", COLOURS, strict=False):
-    axes.plot(row["batch_mixing"], row["knn_f1"], mark, color=colour, markersize=11, label=name)
+for (name, row), mark in zip(shown.iterrows(), "osD^", strict=False):
+    axes.plot(row["batch_mixing"], row["knn_f1"], mark, color=METHOD_COLOURS[name], markersize=11, label=name)
 axes.set(xlabel="batch mixing (1: mixed)", ylabel="types told apart (kNN F1)", xlim=(-0.03, 1.03), ylim=(0, 1.05))
 axes.set_title("Wanted: the upper right corner", fontsize=11)
 axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -601,7 +598,7 @@ except scfm.InputError as error:
 # the model's genes must be found.
 
 # %%
-from scfm_lib.data.genes import match_genes
+from scfm_lib.data import match_genes
 
 upper = mouse.copy()
 upper.var_names = upper.var_names.str.upper()
@@ -669,8 +666,8 @@ exercises.check("8.4", answer)
 # %%
 import textwrap
 
-from scfm_lib.estimator.workload import parameters
-from scfm_lib.reporting.plots import METHOD_NAMES
+from scfm_lib.estimator import parameters
+from scfm_lib.reporting import METHOD_NAMES
 from scfm_lib.versions import versions
 
 

@@ -2,7 +2,7 @@
 
 A step waits for one of four: the loader, many small operations, arithmetic in full precision, or the host that talks to
 its card. Which of them follows from shares of time, without a profiler. The rules for cards were written without one at
-hand and tried on made-up figures only (`lessons/data/`).
+hand and tried on made-up figures only (`notebooks/exercises/data/`).
 """
 
 from pathlib import Path

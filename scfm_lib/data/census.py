@@ -1,8 +1,8 @@
 """CELLxGENE Census as a source: cells of many published studies, chosen by a filter, with raw counts.
 
 Needs the package `cellxgene_census`, which is not among the dependencies, and the network; asked for by name only.
-Tested with that package on a small local copy in the Census' layout (lessons/local_census.py): no session of ours has
-reached the Census itself.
+Tested with that package on a small local copy in the Census' layout (notebooks/exercises/local_census.py): no session
+of ours has reached the Census itself.
 """
 
 import importlib

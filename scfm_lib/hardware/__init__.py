@@ -1,1 +1,12 @@
 """What is in this machine, with and without torch, and which graphics cards there are in the world."""
+
+from ..public import public_names
+
+__all__ = public_names(
+    __name__,
+    {
+        "system": "machine usable_cores driver_cards",
+        "device": "choose_device choose_precision",
+        "gpus": "cards find_card machines",
+    },
+)

@@ -9,20 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..evaluate import METHODS, NEIGHBOURS, neighbour_graph
+from .colours import BLUE, COLOURS, MARKERS, METHOD_COLOURS, METHOD_NAMES, RED
 
-# Okabe & Ito (2008), then Paul Tol's muted set for more than eight cell types: both are told apart by most eyes.
-COLOURS = [
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000",
-    "#332288", "#882255", "#117733", "#999933", "#AA4499", "#44AA99", "#DDCC77", "#CC6677",
-]  # fmt: skip
-MARKERS = "osD^vPX*"  # with colours alone, 16 types would still be hard to tell apart
-METHOD_COLOURS = {  # one colour a method in every figure of the library, the notebooks and the README
-    "pca": "#E69F00", "scvi": "#009E73", "untrained": "#999999", "start": "#56B4E9", "trained": "#0072B2",
-}  # fmt: skip
-METHOD_NAMES = {
-    "pca": "PCA", "scvi": "scVI", "untrained": "untrained model", "start": "model at its start",
-    "trained": "trained model",
-}  # fmt: skip
 SCORE_NAMES = {
     "knn_f1": "kNN F1", "knn_accuracy": "kNN accuracy",
     "logistic_f1": "logistic F1", "logistic_accuracy": "logistic accuracy",
@@ -63,8 +51,8 @@ def loss_figure(history: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
     for key, name, colour, style in (
-        ("loss", "cells it learns from", COLOURS[0], "-"),
-        ("validation_loss", "held-out cells", COLOURS[5], "o-"),
+        ("loss", "cells it learns from", BLUE, "-"),
+        ("validation_loss", "held-out cells", RED, "o-"),
     ):
         rows = [(row["step"], row[key]) for row in history if key in row]
         if rows:

@@ -14,7 +14,8 @@ from ..config import config_text
 from ..evaluate import METHODS
 from ..files import new_file, write_text
 from ..runtime.logger import read_metrics
-from .plots import METHOD_NAMES, SCORE_NAMES, loss_figure, scores_figure, umap_figure
+from .colours import METHOD_NAMES
+from .plots import SCORE_NAMES, loss_figure, scores_figure, umap_figure
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }

@@ -1,1 +1,11 @@
 """Around the training loop: run folders, processes, threads, logging, stopping. Nothing here changes a weight."""
+
+from ..public import public_names
+
+__all__ = public_names(
+    __name__,
+    {
+        "logger": "read_metrics",
+        "threads": "use_all_cores",
+    },
+)

@@ -1,1 +1,11 @@
 """What a notebook shows: the preset picker and the live dashboard."""
+
+from ..public import public_names
+
+__all__ = public_names(
+    __name__,
+    {
+        "preset_picker": "PresetPicker preset_picker",
+        "dashboard": "dashboard follow",
+    },
+)

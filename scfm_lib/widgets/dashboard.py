@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..errors import InputError
+from ..reporting.colours import BLUE, ORANGE
 from ..runtime.logger import read_metrics
 
-BLUE, ORANGE = "#0173b2", "#de8f05"  # seaborn's "colorblind"
 PANELS = (  # key in a row, title, what to divide by
     ("loss", "loss (nats per molecule)", 1),
     ("learning_rate", "learning rate", 1),

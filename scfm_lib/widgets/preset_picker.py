@@ -20,10 +20,10 @@ from ..estimator.text import dollars
 from ..estimator.workload import Workload, typical_store, workload
 from ..files import work_dir, write_text
 from ..hardware.gpus import cards
+from ..reporting.colours import BLUE, RED
 from ..units import duration, gb
 
 HERE = "this machine"
-GOOD, BAD = "#0173b2", "#d55e00"  # seaborn's colour-blind blue and orange
 
 
 class PresetPicker:
@@ -103,7 +103,7 @@ class PresetPicker:
             work = _work(config_text(config), self.cells.value)
             answer = outlook(config, self.cells.value, with_cpu_speed(target, config, self._cpu_flops), work)
         except InputError as error:
-            self.shown.value = f"<p style='color:{BAD}'>{error}</p>"
+            self.shown.value = f"<p style='color:{RED}'>{error}</p>"
             return
         self.shown.value = panel(answer, target)
 
@@ -118,7 +118,7 @@ def panel(answer: dict[str, Any], target: Target) -> str:
     """The right-hand side: a memory bar, the verdict, time and cost, as HTML."""
     room, size = target.memory_bytes, answer["memory_bytes"]
     share = 0 if not room else min(100, 100 * size / room)
-    colour = BAD if answer["fits"] is False else GOOD
+    colour = RED if answer["fits"] is False else BLUE
     bar = (
         "<div style='width:320px;height:22px;border:1px solid #555;background:#eee'>"
         f"<div style='width:{share:.0f}%;height:100%;background:{colour}'></div></div>"

@@ -19,7 +19,7 @@ from scfm_lib.runtime import logger
 from scfm_lib.runtime.logger import read_metrics
 from scfm_lib.widgets.dashboard import dashboard, follow
 
-MADE_UP = Path(scfm.__file__).parent / "lessons" / "data"
+MADE_UP = Path(__file__).resolve().parents[2] / "notebooks" / "exercises" / "data"
 
 
 def causes(found: dict[str, Any]) -> list[str]:

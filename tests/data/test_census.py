@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import scfm_lib as scfm
+from exercises.local_census import write_census
 from scfm_lib.data.census import COLUMNS, VERSION, census
-from scfm_lib.lessons.local_census import write_census
 
 pytest.importorskip("cellxgene_census", reason="cellxgene_census is not installed (pip install '.[test]')")
 BLOOD = "tissue_general == 'blood'"

@@ -1,66 +1,67 @@
 """Exercises answer back: an untouched stub, the solution, and plausible wrong answers each get their own reply."""
 
 import importlib
-import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 
+import exercises
 import scfm_lib as scfm
-from scfm_lib import exercises
+from exercises.judges import Exercise, Question
 
-LESSONS = sorted(path.stem for path in (Path(scfm.__file__).parent / "lessons").glob("lesson_*.py"))
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def collected(kind: str) -> list[tuple[str, Any]]:
-    modules = [importlib.import_module(f"scfm_lib.lessons.{name}") for name in LESSONS]
+    modules = [importlib.import_module(f"exercises.lesson_0{number}") for number in range(1, 9)]
     return [item for module in modules for item in getattr(module, kind).items()]
 
 
 EXERCISES, QUESTIONS = collected("EXERCISES"), collected("QUESTIONS")
+each_exercise = pytest.mark.parametrize(("number", "exercise"), EXERCISES, ids=[number for number, _ in EXERCISES])
 
 
-def answer_of(code: str, setup: str) -> Any:
-    names: dict[str, Any] = {"np": np, "pd": pd, "torch": torch, "scfm": scfm, "math": math}
-    torch.manual_seed(0)
-    exec(setup, names)
-    exec(code, names)
-    return names["answer"]
-
-
-@pytest.mark.parametrize(("number", "exercise"), EXERCISES, ids=[number for number, _ in EXERCISES])
-def test_an_exercise_tells_stub_solution_and_wrong_answers_apart(number: str, exercise: exercises.Exercise) -> None:
+@each_exercise
+def test_a_stub_is_not_attempted_and_the_solution_is_right(number: str, exercise: Exercise, capsys: Any) -> None:
     state, message = exercises.judge(number, ...)
     assert state == "not attempted"
     assert "hint" in message
-    state, message = exercises.judge(number, answer_of(exercise.solution, exercise.setup))
+    exercises.solution(number)
+    names: dict[str, Any] = {}
+    torch.manual_seed(0)
+    exec(capsys.readouterr().out, names)
+    state, message = exercises.judge(number, names["answer"])
     assert state == "right", message
-    assert len(exercise.wrong) >= 2
-    replies = []
-    for code in exercise.wrong:
-        state, message = exercises.judge(number, answer_of(code, exercise.setup))
-        assert state == "wrong", code
-        assert "could not use it" not in message, message
-        replies.append(message)
-    assert len(set(replies)) == len(replies), replies
-    assert exercise.difficulty in ("easy", "medium", "hard")
-    assert 1 <= exercise.minutes <= 60
+
+
+@each_exercise
+def test_wrong_answers_are_told_apart(number: str, exercise: Exercise) -> None:
+    replies = set()
+    for answer, why in exercise.judge.wrong:
+        state, message = exercises.judge(number, answer)
+        assert state == "wrong", why
+        assert why in message
+        assert "could not use it" not in message
+        replies.add(message)
+    assert len(replies) >= 2
+    assert len(replies) >= len({why for _, why in exercise.judge.wrong})
 
 
 @pytest.mark.parametrize(("number", "question"), QUESTIONS, ids=[number for number, _ in QUESTIONS])
-def test_a_question_replies_to_every_choice(number: str, question: exercises.Question, capsys: Any) -> None:
-    assert question.why.keys() == question.choices.keys()
-    assert question.answer in question.choices
-    assert len(set(question.why.values())) == len(question.choices) >= 3
+def test_a_question_replies_to_every_choice(number: str, question: Question, capsys: Any) -> None:
+    letters = "abcdefgh"[: len(question.replies)]
+    assert question.answer in letters
+    assert len(set(question.replies.values())) == len(letters) >= 3
     exercises.quiz(number)
-    assert question.question in capsys.readouterr().out
-    for letter in question.choices:
+    shown = capsys.readouterr().out
+    assert question.question in shown
+    for letter, (choice, reply) in zip(letters, question.replies.items(), strict=True):
+        assert f"{letter}) {choice}\n" in shown
         exercises.quiz(number, letter.upper())
-        assert capsys.readouterr().out.startswith("Right" if letter == question.answer else "Not quite")
+        assert capsys.readouterr().out == f"{'Right' if letter == question.answer else 'Not quite'}: {reply}\n"
 
 
 def test_an_unusable_answer_is_wrong_and_not_an_error() -> None:
@@ -71,9 +72,27 @@ def test_an_unusable_answer_is_wrong_and_not_an_error() -> None:
             assert message.startswith(f"Exercise {number}: not yet")
 
 
+@pytest.mark.parametrize("number", ["3.1", "4.2", "8.4"])
+def test_a_function_is_wanted_that_returns_something(number: str) -> None:
+    assert "without brackets" in exercises.judge(number, 1)[1]
+    assert "the function returns nothing: return the " in exercises.judge(number, lambda *inputs: None)[1]
+
+
+def test_labels_that_are_missing_or_unknown_are_named() -> None:
+    assert "no finding is given for C, D" in exercises.judge("8.1", {"A": "healthy", "B": "healthy"})[1]
+    assert "'tired' is not one of the findings: " in exercises.judge("8.1", dict.fromkeys("ABCD", "tired"))[1]
+
+
 def test_a_number_that_does_not_exist_says_which_do() -> None:
     for number in ("9.1", "3.99", "", "x"):
         with pytest.raises(scfm.InputError, match="there is no exercise"):
             exercises.check(number, 1)
     with pytest.raises(scfm.InputError, match=r"there are 3\.a"):
         exercises.quiz("3.z", "a")
+
+
+def test_the_wheel_has_none_of_it() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert told["packages"]["find"]["include"] == ["scfm_lib*"]
+    assert told["package-data"].keys() == {"scfm_lib"}
+    assert not list((ROOT / "scfm_lib").rglob("lesson_*"))

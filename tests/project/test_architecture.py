@@ -12,7 +12,7 @@ LIBRARY = Path(__file__).resolve().parents[2] / "scfm_lib"
 FILES = sorted(LIBRARY.rglob("*.py"))
 # A file imports from its own layer's folder or from a layer further left; folders that share a layer stay apart.
 LAYERS = (
-    ("errors", "files", "units", "versions"),
+    ("errors", "files", "units", "versions", "public"),
     ("config",),
     ("data/", "hardware/"),
     ("runtime/",),

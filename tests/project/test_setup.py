@@ -94,7 +94,7 @@ def test_nothing_that_windows_lacks() -> None:
         "uname",
         "rename",
     }
-    for path in (ROOT / "scfm_lib").rglob("*.py"):
+    for path in [*(ROOT / "scfm_lib").rglob("*.py"), *(ROOT / "notebooks" / "exercises").glob("*.py")]:
         text = path.read_text()
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Import):

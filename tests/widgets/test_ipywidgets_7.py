@@ -53,7 +53,7 @@ def test_notebooks_run(seven: Path, tmp_path: Path, name: str, monkeypatch: pyte
     (folder / "kernel.json").write_text(f'{{"argv": {argv}, "display_name": "seven", "language": "python"}}')
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     client = nbclient.NotebookClient(
-        notebook, kernel_name="seven", timeout=600, resources={"metadata": {"path": tmp_path}}
+        notebook, kernel_name="seven", timeout=600, resources={"metadata": {"path": ROOT / "notebooks"}}
     )
     client.execute()
     assert notebook.cells[-1].outputs[0].text.strip() == "7.7.1"

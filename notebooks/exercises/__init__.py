@@ -1,41 +1,15 @@
 """Exercises that answer back: `check("3.2", answer)`, `hint("3.2")`, `solution("3.2")`, and `quiz("3.a", "b")`.
 
-The exercises of notebook N stand in `lessons/lesson_0N.py`. An answer left as `...` is not attempted, which is not the
-same as wrong; a wrong one is told what is off, not what is right.
+The exercises of notebook N stand in `lesson_0N.py`. An answer left as `...` is not attempted, which is not the same as
+wrong; a wrong one is told what is off, not what is right.
 """
 
 import importlib
+import inspect
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from .errors import InputError
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """A task, and how an answer to it is judged."""
-
-    task: str  # one line
-    judge: Callable[..., str | None]  # takes the answers; what is off, or None if they are right
-    right: str  # what to say to a right answer
-    hint: str
-    solution: str  # code that assigns `answer`
-    minutes: int
-    difficulty: str  # easy, medium, hard
-    wrong: tuple[str, ...] = ()  # code that assigns plausible wrong answers; the tests want a reply of its own for each
-    setup: str = ""  # code that stands for what the notebook has made by then, for the tests
-
-
-@dataclass(frozen=True)
-class Question:
-    """A multiple choice question."""
-
-    question: str
-    choices: dict[str, str]  # letter: text
-    answer: str  # the letter
-    why: dict[str, str]  # for each letter, what to reply
+from scfm_lib import InputError
 
 
 def check(number: str, *answers: Any) -> None:
@@ -56,7 +30,7 @@ def judge(number: str, *answers: Any) -> tuple[str, str]:
             f"Exercise {number}: not attempted yet. {exercise.task} (hint: exercises.hint({number!r}))",
         )
     try:
-        problem = exercise.judge(*answers)
+        problem = exercise.judge.problem(*answers)
     except Exception as error:  # an answer of any kind may come in
         problem = f"the check could not use it ({type(error).__name__}: {error})"
     if problem is None:
@@ -71,23 +45,29 @@ def hint(number: str) -> None:
 
 def solution(number: str) -> None:
     """Prints code that solves it."""
-    print(_find(number, "EXERCISES").solution)
+    print(solution_code(number))
+
+
+def solution_code(number: str) -> str:
+    """Code that solves an exercise: it assigns `answer`, and imports what it needs."""
+    return inspect.cleandoc(_find(number, "EXERCISES").solution)
 
 
 def quiz(number: str, letter: str = "") -> None:
     """Prints a question, or with a letter the reply to it."""
     question = _find(number, "QUESTIONS")
+    choices = dict(zip("abcdefgh", question.replies, strict=False))
     chosen = letter.strip().lower()
-    if chosen not in question.choices:
-        lines = [f"{key}) {text}" for key, text in question.choices.items()]
+    if chosen not in choices:
+        lines = [f"{key}) {text}" for key, text in choices.items()]
         print("\n".join([question.question, *lines, f'Answer with exercises.quiz("{number}", "a")']))
         return
-    print(f"{'Right' if chosen == question.answer else 'Not quite'}: {question.why[chosen]}")
+    print(f"{'Right' if chosen == question.answer else 'Not quite'}: {question.replies[choices[chosen]]}")
 
 
 def _find(number: str, kind: str) -> Any:
     match = re.fullmatch(r"([1-8])\.\w+", str(number))
-    known = getattr(importlib.import_module(f".lessons.lesson_0{match[1]}", __package__), kind) if match else {}
+    known = getattr(importlib.import_module(f".lesson_0{match[1]}", __package__), kind) if match else {}
     if number not in known:
         raise InputError(f"there is no {kind.lower()[:-1]} {number!r}; there are {', '.join(known) or '1.1 to 8.9'}")
     return known[number]

@@ -1,0 +1,133 @@
+"""Notebook 01, the machine: bytes of training, the largest batch, half precision, hours."""
+
+from typing import Any
+
+from .judges import Exercise, Judge, Question, number
+
+PARAMETERS = 3_780_752  # DEFAULT's
+COPY = 4 * PARAMETERS / 1e6  # MB: one number of 4 bytes for each of them
+HOURS = 25_000 * 0.8 * 50 / 300 / 3600  # of exercise 1.4
+
+
+def _precision(answer: Any) -> str | None:
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        return 'two words are asked for: answer = ("precision", "what keeps them").'
+    kind, keeper = (str(word).lower().strip() for word in answer)
+    if kind == "bf16":
+        return "a T4 has compute capability 7.5; bf16 in hardware begins at 8.0. See what the library printed for it."
+    if kind == "fp32":
+        return "fp32 would do, but leaves the T4's tensor cores idle; the library takes what is fast there."
+    if kind != "fp16":
+        return f'{kind!r} is none of "fp32", "bf16" and "fp16".'
+    if "scal" not in keeper:
+        return "fp16 is right. Below about 6e-8 it has nothing, and coarse steps well before: what lifts gradients up first?"
+    return None
+
+
+EXERCISES = {
+    "1.1": Exercise(
+        task="How many MB do DEFAULT's parameters, gradients and optimizer take together?",
+        judge=number(
+            4 * COPY,
+            {
+                COPY: "that is one copy, 4 bytes each; training keeps a gradient and two averages of it too.",
+                2 * COPY: "that is 2 copies; AdamW alone keeps two numbers for each parameter.",
+                3 * COPY: "that is 3 copies; AdamW alone keeps two numbers for each parameter.",
+                4e6 * COPY: "that is in bytes; a megabyte is 1,000,000 of them.",
+                4e6 * COPY / 2**20: "that is in MiB (1,048,576 bytes); here a megabyte is 1,000,000 bytes.",
+            },
+            otherwise="4 bytes for a number; how many numbers does training keep for each parameter?",
+        ),
+        right="60 MB, 16 bytes for each parameter. Not what fills a card.",
+        hint="Four numbers of 4 bytes for each parameter.",
+        solution="answer = 3_780_752 * 4 * 4 / 1e6",
+    ),
+    "1.2": Exercise(
+        task="The largest batch of DEFAULT that fits in 4 GB of a T4?",
+        judge=number(
+            170,
+            {
+                (lambda cells: cells % 1 != 0): "a batch has whole cells: the last one would have to be cut.",
+                171: "one cell too many: round down, or the last one does not fit.",
+                range(
+                    198, 200
+                ): "that leaves nothing for what torch takes on the card (500 MB) and for the parameters.",
+                range(
+                    173, 175
+                ): "close: the parameters with their gradients and averages need room too, 16 bytes each.",
+                range(195, 197): "torch's own 500 MB are missing.",
+            },
+            otherwise="what is left of 4 GB for activations, divided by the activations of one cell (a 32nd of those printed)?",
+            rel=0,
+        ),
+        right="170 cells. Real batches differ in length, so leave some room: scfm estimate says how much.",
+        hint="Take 500 MB and 16 bytes a parameter off 4 GB; divide by a 32nd of the activations; round down.",
+        solution="""
+            activations = 644_749_568 / 32  # bytes for one cell of a batch
+            left = 4_000_000_000 - 500_000_000 - 16 * 3_780_752
+            answer = int(left // activations)
+        """,
+    ),
+    "1.3": Exercise(
+        task="Which precision on a T4, and what keeps gradients of 1e-6 from becoming 0?",
+        judge=Judge(
+            _precision,
+            [
+                (("bf16", "its range"), "bf16 in hardware begins at 8.0"),
+                (("fp32", "its digits"), "leaves the T4's tensor cores idle"),
+                (("fp16", "clipping"), "fp16 is right"),
+                ("fp16", "two words are asked for"),
+            ],
+        ),
+        right="fp16 with a gradient scaler: it multiplies the loss by a large number, and divides before the step.",
+        hint="The library printed what it takes for a T4. The second word is in the sentence above that.",
+        solution='answer = ("fp16", "scaler")',
+    ),
+    "1.4": Exercise(
+        task="How many hours do 50 epochs of 25,000 cells take at 300 cells a second, with 20 % held out?",
+        judge=number(
+            HOURS,
+            {
+                HOURS * 3600: "that is in seconds; an hour has 3,600.",
+                HOURS * 60: "that is in minutes; hours were asked for.",
+                HOURS / 0.8: "that counts the held-out cells too; nothing is learned from them.",
+                HOURS / 50: "that is one epoch; there are 50.",
+            },
+            otherwise="cells to learn from, times epochs, over cells a second; then seconds to hours.",
+            rel=0.02,
+        ),
+        right="0.93 hours, about 56 minutes.",
+        hint="20,000 cells are learned from in each epoch.",
+        solution="answer = 25_000 * 0.8 * 50 / 300 / 3600",
+    ),
+}
+
+QUESTIONS = {
+    "1.a": Question(
+        "Training does not fit in your card's memory. What helps most?",
+        {
+            "fewer cells in the data set": "cells are read from disk batch by batch, so the data set's length hardly counts; it costs time.",
+            "fewer cells in a batch": "activations follow the batch, and they are most of it; accumulation keeps the step as large.",
+            "fewer epochs": "each epoch reuses the same memory; fewer save time alone.",
+        },
+        answer="b",
+    ),
+    "1.b": Question(
+        "torch.cuda.is_available() is True. Does that mean that you can train on the card?",
+        {
+            "yes, that is what it asks": "it asks the driver, not the build of torch: on Kaggle's P100 it is True and every kernel fails.",
+            "only if the card has 12 GB": "MINIMAL needs less than 1 GB; memory is another question.",
+            "not yet: run a kernel on it": "a build of torch may hold no code for the card; scfm check runs a kernel in a process of its own.",
+        },
+        answer="c",
+    ),
+    "1.c": Question(
+        "Your container may use 2 of a machine's 64 cores. How many threads for training?",
+        {
+            "64": "64 threads would take turns on 2 cores and wait for each other.",
+            "2": "one for each core that you may use; scfm check reads the container's limit.",
+            "32, half of them": "still 16 threads for each core that you may use.",
+        },
+        answer="b",
+    ),
+}

@@ -1,0 +1,214 @@
+"""Notebook 06, evaluation: find the leak, macro-F1, the spread over seeds, a claim that can be defended."""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import harmonic_mean, mean, pstdev, stdev, variance
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+
+from .judges import Exercise, Judge, Question, function, number, outputs, slip
+
+INNOCENT = {
+    1: "step 1 is a rule fixed beforehand and applied to each cell by itself: nothing is learned from held-out cells.",
+    3: "step 3 divides a cell by its own total: no other cell is read.",
+    4: "step 4 fits on the training cells and only applies what it learned: that is how it should be.",
+}
+MISSED = {  # the steps that leak
+    2: "one step chooses something by looking at all cells, held-out ones too, before anything is trained.",
+    5: "one step looks at the held-out score several times and keeps what looked best there.",
+    6: "one step puts cells that are alike for a reason (not their type) on both sides. Read what is to be claimed.",
+}
+OURS, THEIRS = (0.79, 0.75, 0.82, 0.77), (0.77, 0.74, 0.78, 0.75)
+
+
+def _leaks(answer: Sequence[int]) -> str | None:
+    given = {int(step) for step in answer}
+    if strange := sorted(given - INNOCENT.keys() - MISSED.keys()):
+        return f"there are steps 1 to 6; {strange[0]} is not one of them."
+    if innocent := sorted(given & INNOCENT.keys()):
+        return INNOCENT[innocent[0]]
+    if missed := sorted(MISSED.keys() - given):
+        return f"{len(given)} found, more to find: {MISSED[missed[0]]}"
+    return None
+
+
+def _f1(truth: np.ndarray, guess: np.ndarray, average: str | None = None) -> Any:
+    return f1_score(truth, guess, average=average, zero_division=0)
+
+
+def _macro(score: Callable[..., float], truth: np.ndarray, guess: np.ndarray) -> float:
+    return score(truth, guess, average="macro", zero_division=0)
+
+
+F1_SCORES = {  # wrong answers to exercise 6.2
+    accuracy_score: "that is accuracy: rare types hardly count there. Give each type an F1 first.",
+    (
+        lambda t, g: _f1(t, g, "weighted")
+    ): "that weighs each type by its cells; macro means that every type counts the same.",
+    (
+        lambda t, g: _f1(t, g)[_f1(t, g) > 0].mean()
+    ): "the type that was never guessed was left out of the mean. It was missed completely, which is an F1 of 0.",
+    (lambda t, g: _macro(recall_score, t, g)): "that is the mean recall; F1 also has precision in it.",
+    (lambda t, g: _macro(precision_score, t, g)): "that is the mean precision; F1 also has recall in it.",
+    (
+        lambda t, g: harmonic_mean([_macro(precision_score, t, g), _macro(recall_score, t, g)])
+    ): "precision and recall were averaged first; take the F1 of each type, then the mean.",
+    (lambda t, g: _f1(t, g).sum()): "that is the sum over the types, not their mean.",
+}
+
+
+def _macro_f1(answer: Callable[..., Any]) -> str | None:
+    truth = np.array(["B"] * 6 + ["T"] * 10 + ["DC"] * 3)
+    guess = np.array(["B"] * 5 + ["T"] + ["T"] * 8 + ["B"] * 2 + ["T"] * 3)  # no DC is ever guessed
+    return slip(
+        float(answer(truth.copy(), guess.copy())),
+        _f1(truth, guess, "macro"),
+        [
+            (math.isnan, "NaN: a type that is never guessed has no true positives; its F1 is 0, not 0 / 0."),
+            *outputs(F1_SCORES, truth, guess),
+        ],
+        "the number differs. For each type: F1 = 2 TP / (2 TP + FP + FN); then the mean over the types of truth.",
+        rel=1e-6,
+        atol=0,
+    )
+
+
+def _spread(answer: Sequence[float]) -> str | None:
+    if not isinstance(answer, list | tuple) or len(answer) != 2:
+        return "give two numbers: answer = (mean difference, its standard error)."
+    difference, error = map(float, answer)
+    differences = [a - b for a, b in zip(OURS, THEIRS, strict=True)]
+    right, deviation, biased = mean(differences), stdev(differences), pstdev(differences) / 2
+    apart = math.sqrt(variance(OURS) / 4 + variance(THEIRS) / 4)
+    return slip(
+        difference,
+        right,
+        [(-right, "the sign: ours less PCA was asked for.")],
+        "the mean difference is off: ours less PCA for each seed, then their mean.",
+        atol=5e-4,
+    ) or slip(
+        error,
+        deviation / 2,
+        {
+            deviation: "that is the standard deviation of a difference; the mean of n has that over the square root of n.",
+            biased: "divide the squares by n - 1, not n (ddof=1): the mean itself was estimated from these four.",
+            apart: "that forgets that both were judged on the same split: take the spread of the four differences.",
+        }.items(),
+        "the mean is right, the standard error is not: standard deviation of the four differences, over the root of 4.",
+        atol=2e-4,
+    )
+
+
+EXERCISES = {
+    "6.1": Exercise(
+        task="Which of the six steps let the answer leak? Give a list of their numbers.",
+        judge=Judge(
+            _leaks,
+            [
+                *(([2, 5, 6, step], why) for step, why in INNOCENT.items()),
+                *(([step for step in MISSED if step != missed], why) for missed, why in MISSED.items()),
+                ([2, 5, 6, 7], "7 is not one of them"),
+            ],
+        ),
+        right="Choosing genes, choosing k and splitting donors: each lets held-out cells say something beforehand.",
+        hint="Ask of each step: had the held-out cells been others, would it have come out differently?",
+        solution="answer = [2, 5, 6]",
+    ),
+    "6.2": Exercise(
+        task="Write macro_f1(truth, guess) without sklearn.",
+        judge=function(
+            "macro_f1",
+            _macro_f1,
+            {**F1_SCORES, (lambda truth, guess: math.nan): "NaN: a type"},
+            returns="the mean",
+        ),
+        right="Every type counts the same, so a rare type that is missed costs as much as a common one.",
+        hint="For each type: TP = ((guess == t) & (truth == t)).sum(), and so on; F1 = 2 TP / (2 TP + FP + FN).",
+        solution="""
+            import numpy as np
+
+
+            def macro_f1(truth, guess):
+                scores = []
+                for kind in np.unique(truth):
+                    tp = ((guess == kind) & (truth == kind)).sum()
+                    fp = ((guess == kind) & (truth != kind)).sum()
+                    fn = ((guess != kind) & (truth == kind)).sum()
+                    scores.append(2 * tp / (2 * tp + fp + fn))
+                return np.mean(scores)
+
+
+            answer = macro_f1
+        """,
+    ),
+    "6.3": Exercise(
+        task="Four seeds, two methods: the mean difference and its standard error, as (mean, error).",
+        judge=Judge(
+            _spread,
+            [
+                ((-0.0225, 0.0063), "the sign"),
+                ((0.05, 0.0063), "the mean difference is off"),
+                ((0.0225, 0.0126), "the mean of n has that over the square root of n"),
+                ((0.0225, 0.0054), "divide the squares by n - 1"),
+                ((0.0225, 0.0175), "both were judged on the same split"),
+            ],
+        ),
+        right="More than three standard errors, but over seeds alone: other cells or donors were not tried.",
+        hint="Same seed, same split: subtract seed by seed first. Then np.std(differences, ddof=1) / n ** 0.5.",
+        solution="""
+            import numpy as np
+
+            ours, pca = np.array([0.79, 0.75, 0.82, 0.77]), np.array([0.77, 0.74, 0.78, 0.75])
+            difference = ours - pca
+            answer = (difference.mean(), difference.std(ddof=1) / len(difference) ** 0.5)
+        """,
+    ),
+    "6.4": Exercise(
+        task="Which of the four sentences may stand in a paper? Give its number.",
+        judge=number(
+            3,
+            {
+                1: "1 names neither data, score nor seeds, and it is not what was measured: PCA is ahead in some of it.",
+                2: "2 speaks of donors, but cells of the same experiment were held out: no new donor was ever judged.",
+                4: "4 reports only what looks well: PBMC3k, where PCA leads by logistic F1, is left out, and so are the seeds.",
+            },
+            otherwise="there are sentences 1 to 4.",
+            rel=0,
+        ),
+        right="It says on which cells, by which score, beside what, how often repeated, and where the model loses.",
+        hint="Look for what was compared, on which cells, how often, and whether the losses are told.",
+        solution="answer = 3",
+    ),
+}
+
+QUESTIONS = {
+    "6.a": Question(
+        "The UMAP of model A shows tidier islands than that of model B. What follows?",
+        {
+            "A's vectors tell cell types apart better": "UMAP pulls neighbours together whatever they are, and its islands change with its settings and seed.",
+            "nothing yet: measure both with a probe on held-out cells": "a UMAP is a picture to look at, not a measurement; what matters is what can be read from the vectors.",
+            "A was trained for longer": "nothing in a UMAP tells how long a model was trained.",
+        },
+        answer="b",
+    ),
+    "6.b": Question(
+        "[CELL] gives a gene ten times the even share of its attention. What do you know?",
+        {
+            "the gene decides which type the cell is": "attention is a weight inside the model; the model was never told a type.",
+            "without the gene, the cell's vector would change most": "not necessarily: that depends on what is read there too, and on the earlier blocks. It can be measured.",
+            "the last block reads that token a lot; take the gene away to see what it changes": "attention says where a block reads. What a gene changes is another question with its own experiment.",
+        },
+        answer="c",
+    ),
+    "6.c": Question(
+        "With 5 labels per type, fine-tuning gives .60 and logistic regression on a PCA .66, five draws each. Then?",
+        {
+            "use the PCA with logistic regression, and report both, with their spread": "the simpler method is a fine answer, and the reader learns when the model is not worth its trouble.",
+            "try other learning rates on the held-out cells until fine-tuning wins": "then the held-out cells have chosen the rate, and the score on them is no longer honest.",
+            "report only the draw in which fine-tuning won": "the best of five draws is luck by choice. Mean and spread over all of them, please.",
+        },
+        answer="a",
+    ),
+}

@@ -1,1 +1,0 @@
-"""The exercises and quizzes of each notebook."""
