@@ -8,7 +8,7 @@ NBVAL := rm -rf .nbval && SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/python -m pytest
     --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:cacheprovider
 RECIPE := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lab notebooks checkpoint bench lint clean
+.PHONY: demo test test-slow lab notebooks checkpoint picture bench lint clean
 
 demo: .venv/demo
 	$(BIN)/scfm demo
@@ -35,7 +35,12 @@ notebooks: .venv/test
 checkpoint: .venv/benchmark
 	$(BIN)/python benchmarks/checkpoint.py
 
+# The picture of the README.
+picture: .venv/benchmark
+	$(BIN)/python benchmarks/picture.py
+
 bench: .venv/benchmark
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/quality.py

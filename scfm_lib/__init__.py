@@ -8,7 +8,7 @@ adata.obsm["X_scfm"] = scfm.embed(run.model, adata)
 
 import os
 
-from .public import public_names
+from .public_names import public_names
 
 # Threads of torch that wait for each other spin, and take the cores from whatever else runs. 1,000 turns instead of
 # some 300,000 cost nothing alone, and beside a second run are twice as fast (CONTRIBUTING.md). Read when torch loads.

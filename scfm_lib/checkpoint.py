@@ -95,9 +95,12 @@ class Checkpoints:
         self.newest = self.run_dir / "checkpoints" / f"checkpoint_step_{state.step}.pt"
         if self.writes:
             save_checkpoint(self.newest, {"step": state.step} | state.saved() | self.constants)
-            for old in _by_step(self.newest.parent)[: -self.settings.keep_checkpoints]:
-                old.unlink(missing_ok=True)
+            patiently(self._delete_old)
         self._saved_at = time.monotonic()
+
+    def _delete_old(self) -> None:
+        for old in _by_step(self.newest.parent)[: -self.settings.keep_checkpoints]:
+            old.unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -156,7 +159,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path} is a checkpoint of another model, not of scfm; give one written by `scfm train`")
-    missing = {"model", "optimizer", "config", "symbols", "ensembl", "start", "store"} - state.keys()
+    missing = set("model optimizer scaler config cells_per_step symbols ensembl start store".split()) - state.keys()
     if missing:
         raise InputError(f"{path} is incomplete (no {', '.join(sorted(missing))}); use another checkpoint of the run")
     return state

@@ -56,7 +56,7 @@ def new_file(path: Path) -> Iterator[Path]:
                 raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
             raise
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # or a crash of the machine could leave the new name with the old disk's contents
+            os.fsync(file.fileno())  # else after a power cut the new name could hold an empty file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

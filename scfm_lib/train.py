@@ -166,8 +166,8 @@ def training_loop(
         ends, due = distributed.any(ends, checkpoints.due(state.step))
         logger.step(state.step, loss, grad_norm, lr, now=ends or due)  # raises if not finite: such a step is not saved
         if validates and data.epoch_ends(state.step):
-            loss = validation_loss(state.model, data.store, settings, state.device, state.precision)
-            logger.validation(state.step, loss)
+            held_out_loss = validation_loss(state.model, data.store, settings, state.device, state.precision)
+            logger.validation(state.step, held_out_loss)
         if ends or due:
             checkpoints.save(state)
         if ends:

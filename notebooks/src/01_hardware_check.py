@@ -128,7 +128,7 @@ for name in presets:
 # %%
 import matplotlib.pyplot as plt
 
-from scfm_lib.reporting import COLOURS
+from scfm_lib.reporting import BLUE, COLOURS, ORANGE
 
 figure, axes = plt.subplots(figsize=(7.5, 3))
 left = [0.0] * len(presets)
@@ -263,8 +263,8 @@ for name in presets:
 figure, axes = plt.subplots(figsize=(7.5, 2.6))
 for row, name in enumerate(presets):
     low, high = card_memory[name]
-    claimed = axes.barh(row, high - low, left=low, height=0.5, color=colours[1])
-    (estimated,) = axes.plot(sizes[name]["total"] / 1e9, row, "o", color=colours[0], markersize=9)
+    claimed = axes.barh(row, high - low, left=low, height=0.5, color=ORANGE)
+    (estimated,) = axes.plot(sizes[name]["total"] / 1e9, row, "o", color=BLUE, markersize=9)
 axes.set_yticks(range(3), [name.upper() for name in presets])
 axes.invert_yaxis()
 axes.set(xlim=(0, 17), xlabel="GB of a card's memory", title="Less is needed than the guide says")

@@ -188,7 +188,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True)
 left.barh(list(megabytes), list(megabytes.values()), color=BLUE)
 left.set(xlabel="MB of tensors at the peak", title="Memory: counted")
 right.barh(list(seconds), list(seconds.values()), color=ORANGE)
-right.set(xlabel="seconds per 1,000 cells", title="Time: measured on this machine")
+right.set(xscale="log", xlabel="seconds per 1,000 cells (log scale)", title="Time: measured on this machine")
 left.invert_yaxis()
 figure.tight_layout()
 plt.show()
@@ -202,7 +202,8 @@ plt.show()
 # * **Accumulation** changes nothing about the steps, as we shall see in section 4. Take it first.
 # * **Checkpointing** keeps only what goes into each block and computes the rest again on the way back. With MINIMAL's
 # two blocks there is hardly anything to win; see below.
-# * **Mixed precision** is made for cards that have it in hardware. On a CPU look at the right side before you use it.
+# * **Mixed precision** is made for cards that have it in hardware. On a CPU look at the right side before you use it:
+# without bf16 in hardware each product is emulated. When this was written, that took 16 times as long.
 # * **Fewer genes** or a **smaller model** save both, but it is another model. Judge it anew (notebook 06). One block of
 # two saves more than half, because the last block works out the row of [CELL] alone (notebook 03).
 # * **Fewer cells**, `data.n_obs`, save disk, and time because an epoch has fewer steps. A step takes as long as before

@@ -1,6 +1,6 @@
 """Questions to a trained model: what it looks at, cell types from few labels, why its training was slow."""
 
-from ..public import public_names
+from ..public_names import public_names
 
 __all__ = public_names(
     __name__,

@@ -16,10 +16,9 @@ from ..units import gb
 # When a cause is named. Shares are of the time of a training step.
 # LOADER is for waiting for batches: usual is 0.006 (HARDWARE.md, "Claims you will meet elsewhere").
 LOADER = 0.20  # without it a run would be a quarter faster
-SMALL_CPU = (
-    4  # cells of a forward pass at MINIMAL's width: one thread took 61, 71, 92, 87 and 88 cells/s with 1, 2, 4, 8
-)
-# and 32 of the bundled cells; LARGE had the same cells/s with 1 as with 4, so the bound falls with the width's square
+# Cells of a forward pass at MINIMAL's width: one thread reached 61, 71, 92, 87 and 88 cells/s with 1, 2, 4, 8 and 32 of
+# the bundled cells. LARGE reached as much with 1 as with 4, so the bound falls with the square of the width.
+SMALL_CPU = 4
 SMALL_CARD = 64  # cells of a forward pass: a card works on thousands of tokens at once, so fewer leave it idle
 IDLE = 50  # per cent: a card that is busy less than half of the time waits (HARDWARE.md, "Watching a card")
 TALK = 10  # steps between log rows: for each row the host waits for the card, and then the card for the host

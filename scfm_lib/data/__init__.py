@@ -1,6 +1,6 @@
 """From files to a checked store: reading counts, gene names, where data sets come from, the store on disk."""
 
-from ..public import public_names
+from ..public_names import public_names
 
 __all__ = public_names(
     __name__,

@@ -1,6 +1,6 @@
 """What training would take, before it starts: parameters, memory, time, cost, and what would save some."""
 
-from ..public import public_names
+from ..public_names import public_names
 
 __all__ = public_names(
     __name__,

@@ -76,7 +76,8 @@ def calibrate(
         flops, total = flops + work, total + took
         if time.perf_counter() > ends and number >= 2 * WARM_UP:
             break
-    per_flop = max(total - per_step * len(ratios), 0.05 * total) / flops  # of tiny models all is per step
+    # the floor is for tiny models, whose steps are nearly all fixed costs
+    per_flop = max(total - per_step * len(ratios), 0.05 * total) / flops
     low, high = np.quantile(ratios, [0.1, 0.9]) / per_flop
     return Speed(per_step, per_flop, (min(1.0, float(low)), max(1.0, float(high))), len(ratios))
 

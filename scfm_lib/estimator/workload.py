@@ -58,7 +58,7 @@ def training_flops(config: ModelConfig, lengths: Tensor) -> float:
     Those of matrix products on real tokens; a multiply and an add are two, the backward pass is twice the forward
     (Kaplan et al. 2020, appendix B). Padding and recomputation are not counted.
     """
-    tokens = (lengths + 1).double()  # [CELL] too
+    tokens = (lengths + 1).double()  # and [CELL]
     h, f, width = config.hidden_dim, config.ff_dim, config.gene_embedding_dim
     whole_block = (2 * tokens * (4 * h * h + 2 * h * f) + 4 * tokens.square() * h).sum()
     last_block = (2 * tokens * 2 * h * h + 2 * (2 * h * h + 2 * h * f) + 4 * tokens * h).sum()  # [CELL]'s row alone
@@ -141,7 +141,8 @@ def cells_like(
         lean = config.model_copy(deep=True)
         lean.data.n_obs, lean.data.layer = None, None
         store = prepare([sample], lean, Path(folder) / "store")
-        store = replace(store, **{name: np.array(getattr(store, name)) for name in ARRAYS})  # its folder goes
+        # the folder is deleted, so the arrays are taken into memory
+        store = replace(store, **{name: np.array(getattr(store, name)) for name in ARRAYS})
     kept = round(total * len(store) / counts.shape[0])
     kept = min(kept, config.data.n_obs) if config.data.n_obs else kept
     return store, cells or kept, f"{opened.name}: {counts.shape[0]:,} of {total:,} cells looked at"

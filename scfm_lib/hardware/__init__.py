@@ -1,6 +1,6 @@
 """What is in this machine, with and without torch, and which graphics cards there are in the world."""
 
-from ..public import public_names
+from ..public_names import public_names
 
 __all__ = public_names(
     __name__,

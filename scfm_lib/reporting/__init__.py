@@ -1,6 +1,6 @@
 """Figures, the report of an evaluation, and a model as a folder for others."""
 
-from ..public import public_names
+from ..public_names import public_names
 
 __all__ = public_names(
     __name__,

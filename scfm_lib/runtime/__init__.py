@@ -1,6 +1,6 @@
 """Around the training loop: run folders, processes, threads, logging, stopping. Nothing here changes a weight."""
 
-from ..public import public_names
+from ..public_names import public_names
 
 __all__ = public_names(
     __name__,

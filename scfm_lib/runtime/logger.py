@@ -239,7 +239,7 @@ def _wandb(run_dir: Path, config: Config) -> Any:
         import wandb
     except ImportError:
         raise InputError("--wandb needs wandb: pip install wandb, then wandb login (or WANDB_MODE=offline)") from None
-    known = run_dir / "wandb_id.txt"  # a run that goes on is the same run there, too
+    known = run_dir / "wandb_id.txt"  # a resumed run keeps its name in wandb
     if not known.exists():
         known.write_text(secrets.token_hex(4), encoding="utf-8")
     names = {"id": known.read_text(encoding="utf-8"), "name": run_dir.name, "dir": str(run_dir)}
@@ -266,7 +266,7 @@ def card_load(device: "torch.device") -> dict[str, Any]:
         "compute_capability": major + minor / 10,
         "gpu_memory_bytes": total - free,
     }
-    with contextlib.suppress(Exception):  # slices of a card (MIG), some drivers in WSL: each is silent in its own way
+    with contextlib.suppress(Exception):  # MIG slices and some drivers in WSL raise different errors
         figures["gpu_percent"] = torch.cuda.utilization(device)
     return figures
 

@@ -66,7 +66,7 @@ def resumed_run(checkpoint: Path, saved: dict[str, Any], run_dir: str | Path | N
     """
     path = Path(run_dir or checkpoint.resolve().parent.parent)
     if data is None:
-        store = path / saved["store"]  # stays as it is where it is absolute
+        store = path / saved["store"]  # where the stored path is absolute, that one
     elif isinstance(data, (str, Path)) and (Path(data) / "store.json").exists():
         store = Path(data)
     else:
@@ -96,7 +96,7 @@ def new_run(config: Config, data: Any, run_dir: str | Path | None) -> RunDir:
     except BaseException:
         with contextlib.suppress(OSError):
             (run_dir / MARK).unlink()
-            run_dir.rmdir()  # empty still: nothing half-made stays
+            run_dir.rmdir()  # fails, and may, where something else was written
         raise
     follow_store(config, store)
     (run_dir / "config.yaml").write_text(config_text(config), encoding="utf-8")

@@ -1,6 +1,6 @@
 """What a notebook shows: the preset picker and the live dashboard."""
 
-from ..public import public_names
+from ..public_names import public_names
 
 __all__ = public_names(
     __name__,

@@ -12,7 +12,7 @@ LIBRARY = Path(__file__).resolve().parents[2] / "scfm_lib"
 FILES = sorted(LIBRARY.rglob("*.py"))
 # A file imports from its own layer's folder or from a layer further left; folders that share a layer stay apart.
 LAYERS = (
-    ("errors", "files", "units", "versions", "public"),
+    ("errors", "files", "units", "versions", "public_names"),
     ("config",),
     ("data/", "hardware/"),
     ("runtime/",),
@@ -113,6 +113,16 @@ def test_functions_of_the_core_are_short() -> None:
                 length = len(code & set(range(node.lineno, node.end_lineno + 1)))
                 most = 40 if node.name == "training_loop" else 60
                 assert length <= most, f"{path.stem}.{node.name}: {length} lines of code"
+
+
+def test_the_tree_in_contributing_names_every_file() -> None:
+    text = (LIBRARY.parent / "CONTRIBUTING.md").read_text()
+    tree = text[text.index("```text\nscfm_lib/") : text.index("**Imports go one way**")]
+    for path in FILES:
+        if path.parent == LIBRARY or path.name != "__init__.py":
+            assert path.name in tree, path
+    for room in {path.parent.name for path in FILES if path.parent != LIBRARY}:
+        assert f"  {room}/ " in tree, room
 
 
 def test_the_whole_library_is_thin() -> None:
