@@ -46,7 +46,7 @@ OLDEST = 7.5  # compute capability for which torch from PyPI has kernels (gpus.y
 PEAK = """
 import sys, torch, scfm_lib as scfm
 config = scfm.load_config("default", {"training.checkpoint_every_steps": 10**6})
-scfm.train(config, sys.argv[1], run_dir=sys.argv[2], verbose=False, tensorboard=False, max_steps=3)
+scfm.train(config, sys.argv[1], run_dir=sys.argv[2], verbose=False, tensorboard=False, max_steps=int(sys.argv[3]))
 print(next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
@@ -71,12 +71,24 @@ def measure(data: str) -> dict[str, Any]:
             many.X = many.layers.pop("counts")
             many.write_h5ad(Path(folder) / "many.h5ad")
             del many
-            command = [sys.executable, "-c", PEAK, f"{folder}/many.h5ad", f"{folder}/run"]
-            peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            peak = peak_bytes(Path(folder) / "many.h5ad", Path(folder) / "run", steps=3)
             store = sum(file.stat().st_size for file in Path(folder, "run", "store").iterdir())
             found["runs"][str(cells)] = {"peak_bytes": peak, "store_bytes": store}
             print(cells, found["runs"][str(cells)], flush=True)
+    found["long_run"] = long_run(data)
     return found | {"data": data, "versions": versions()}
+
+
+def long_run(data: str, steps: int = 120) -> dict[str, Any]:
+    """Peak memory (bytes) of more steps of DEFAULT on the data set itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {"data": data, "steps": steps, "peak_bytes": peak_bytes(data, Path(folder) / "run", steps)}
+
+
+def peak_bytes(data: str | Path, run_dir: Path, steps: int) -> int:
+    """Peak memory of a process of its own that prepares the data and trains DEFAULT for so many steps."""
+    command = [sys.executable, "-c", PEAK, str(data), str(run_dir), str(steps)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 @cache
@@ -220,6 +232,9 @@ OTHERS: dict[str, Callable[[str], str]] = {
     "thresholds": lambda _: ", ".join(f"*{row['verdict']}* up to {row['hours']} h" for row in rules()["verdicts"]),
     "store": lambda cells: gb(measured()["runs"][cells]["store_bytes"]),
     "peak": lambda cells: gb(measured()["runs"][cells]["peak_bytes"]),
+    "long_run": lambda _: "{steps} steps on {data} reached {peak}".format(
+        **measured()["long_run"], peak=gb(measured()["long_run"]["peak_bytes"])
+    ),
     "price": lambda name: price(rented(name)),
     "offer": lambda name: offer(rented(name)),
     "lever": lever,

@@ -74,3 +74,16 @@ def test_speed() -> None:
     found = re.search(r"([\d.]+) and ([\d.]+)\s+times a padded.*?at ([\d.]+) and ([\d.]+) of", PLAIN, re.S).groups()
     assert found[:2] == tuple(f"{row['times_faster']:.1f}" for row in ratios)
     assert found[2:] == tuple(f"{row['share']:.2f}" for row in ratios)
+
+
+def test_the_picture_and_the_strongest_baseline() -> None:
+    results = ROOT / "benchmarks" / "results"
+    scores = json.loads((results / "picture.json").read_text(encoding="utf-8"))
+    rows = (scores["pca_all_genes"], scores["embeddings"]["trained"])
+    found = re.search(
+        r"kNN F1 (\.\d+) and logistic F1 (\.\d+); in the same run .*?has (\.\d+) and (\.\d+)\.", PLAIN, re.S
+    )
+    expected = [row[key] for row in rows for key in SCORES[:2]]
+    assert [float(number) for number in found.groups()] == pytest.approx(expected, abs=0.00051)
+    assert (results / "picture.png").stat().st_size > 20_000
+    assert "](benchmarks/results/picture.png)" in PLAIN
