@@ -13,7 +13,7 @@ from ..config import Config, config_text, parse_config
 from ..data.sources import find_data
 from ..data.store import Store, open_store, prepare
 from ..errors import InputError
-from ..files import work_dir
+from ..files import work_dir, write_text
 
 MARK = ".scfm-run"  # says that a run made this folder, so that what a killed one left may be removed:
 FOLDERS = {"store", "logs", "checkpoints", "wandb"}
@@ -99,7 +99,7 @@ def new_run(config: Config, data: Any, run_dir: str | Path | None) -> RunDir:
             run_dir.rmdir()  # fails, and may, where something else was written
         raise
     follow_store(config, store)
-    (run_dir / "config.yaml").write_text(config_text(config), encoding="utf-8")
+    write_text(run_dir / "config.yaml", config_text(config))
     return RunDir(run_dir, config, store.dir)
 
 

@@ -9,7 +9,6 @@ import time
 import pytest
 
 import scfm_lib as scfm
-from scfm_lib import files
 from scfm_lib.runtime import stopping
 from scfm_lib.runtime.logger import read_metrics
 
@@ -124,20 +123,3 @@ def test_killed_at_a_random_moment_on_kaggle_the_same_cell_goes_on(cells, tmp_pa
     ]
     same = [scfm.load_model(tmp_path / name / "my_run").state_dict() for name in ("kaggle", "whole")]
     assert all(bool((same[0][key] == same[1][key]).all()) for key in same[0])
-
-
-def test_where_runs_go(monkeypatch, tmp_path) -> None:
-    assert files.work_dir() == tmp_path / "work"
-    monkeypatch.delenv("SCFM_WORK_DIR")
-    monkeypatch.chdir(files.PROJECT / "notebooks")
-    assert files.work_dir() == files.PROJECT / "runs"
-    monkeypatch.chdir(tmp_path)
-    assert files.work_dir() == tmp_path / "runs"
-    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab-20260801")
-    monkeypatch.setattr(files, "DRIVE", tmp_path / "MyDrive")
-    assert files.work_dir() == tmp_path / "runs"  # Drive is not mounted
-    (tmp_path / "MyDrive").mkdir()
-    assert files.work_dir() == tmp_path / "MyDrive" / "scfm-runs"
-    monkeypatch.delenv("COLAB_RELEASE_TAG")
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    assert str(files.work_dir()) == "/kaggle/working/runs"
