@@ -53,7 +53,7 @@ clean:
 	rm -rf .venv build *.egg-info
 
 .venv/python:
-	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 to 3.13 is needed: make PYTHON=python3.12"'
+	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "Python 3.11 to 3.13 is needed: make PYTHON=python3.12"'
 	$(PYTHON) -m venv .venv
 	touch $@
 

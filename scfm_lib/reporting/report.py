@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..baselines import BASELINES
 from ..checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
 from ..config import config_text
 from ..evaluate import METHODS
@@ -40,7 +41,7 @@ def verdict(table: dict[str, dict[str, float] | None]) -> str:
     """What the table says, in a sentence, whether it flatters the model or not."""
     trained = table["trained"]
     parts = []
-    for method in ("pca", "scvi", "start"):
+    for method in (*BASELINES, "start"):
         other = table.get(method)
         if other and trained:
             better = [SCORE_NAMES[key] for key in trained if trained[key] > other[key]]

@@ -79,11 +79,16 @@ def test_speed() -> None:
 def test_the_picture_and_the_strongest_baseline() -> None:
     results = ROOT / "benchmarks" / "results"
     scores = json.loads((results / "picture.json").read_text(encoding="utf-8"))
-    rows = (scores["pca_all_genes"], scores["embeddings"]["trained"])
-    found = re.search(
-        r"kNN F1 (\.\d+) and logistic F1 (\.\d+); in the same run .*?has (\.\d+) and (\.\d+)\.", PLAIN, re.S
-    )
-    expected = [row[key] for row in rows for key in SCORES[:2]]
-    assert [float(number) for number in found.groups()] == pytest.approx(expected, abs=0.00051)
+    number = r"(\.\d+)"
+    claim = rf"kNN F1 {number}, logistic F1 {number}, NMI {number} and ARI {number}; in the run of the picture.*?"
+    claim += rf"the model has {number}, {number}, {number} and {number}\."
+    keys = ("knn_f1", "logistic_f1", "nmi", "ari")
+    expected = [row[key] for row in (scores["pca_all_genes"], scores["embeddings"]["trained"]) for key in keys]
+    found = re.search(claim, PLAIN, re.S).groups()
+    assert [float(value) for value in found] == pytest.approx(expected, abs=0.00051)
+    unseen = re.search(rf"\(the run of the picture\) gave kNN F1 {number} and scVI {number}", PLAIN).groups()
+    expected = [scores["held_out"][method]["knn_f1"] for method in ("trained", "scvi")]
+    assert [float(value) for value in unseen] == pytest.approx(expected, abs=0.00051)
+    assert f"the {scores['cells']['all'] - scores['cells']['held_out']:,} cells that were not held out" in PLAIN
     assert (results / "picture.png").stat().st_size > 20_000
     assert "](benchmarks/results/picture.png)" in PLAIN
