@@ -21,8 +21,8 @@ FILE = Path(__file__).with_name("interface.json")
 
 def shape(value: Any) -> Any:
     """The keys of a JSON value, without what it says: lists by their first item, leaves as "."."""
-    if isinstance(value, dict):
-        return {key: shape(value[key]) for key in sorted(value)}
+    if isinstance(value, dict):  # which packages have a version depends on what is installed
+        return {key: "." if key == "versions" else shape(value[key]) for key in sorted(value)}
     if isinstance(value, list):
         return [shape(value[0])] if value else []
     return "."
