@@ -35,7 +35,7 @@ def seven(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_widgets_build_and_respond(seven: Path, tmp_path: Path) -> None:
-    command = [seven, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_widgets.py"]
+    command = [seven, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/widgets/test_preset_picker.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"HOME": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
