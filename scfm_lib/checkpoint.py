@@ -17,7 +17,7 @@ from .model import CellTransformer
 from .runtime.model_dir import is_model_dir, read_model_dir
 from .versions import versions
 
-FORMAT = "scfm-checkpoint-1"
+FORMAT = "scfm-checkpoint-2"
 
 
 @dataclass
@@ -25,7 +25,7 @@ class TrainState:
     """All that changes while a model trains, and how it is trained."""
 
     model: CellTransformer
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
     settings: TrainingConfig
     device: torch.device
@@ -42,7 +42,7 @@ class TrainState:
         on_card = self.device.type == "cuda"
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if on_card else None,
@@ -55,7 +55,8 @@ class TrainState:
             InputError: it is of a model with other dimensions.
         """
         put_weights(self.model, saved)
-        self.optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         self.scaler.load_state_dict(saved["scaler"])
         self.step = saved["step"]
         if random_state:
@@ -159,7 +160,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(f"{path} is a checkpoint of another model, not of scfm; give one written by `scfm train`")
-    missing = set("model optimizer scaler config cells_per_step symbols ensembl start store".split()) - state.keys()
+    missing = set("model optimizers scaler config cells_per_step symbols ensembl start store".split()) - state.keys()
     if missing:
         raise InputError(f"{path} is incomplete (no {', '.join(sorted(missing))}); use another checkpoint of the run")
     return state
@@ -185,7 +186,7 @@ def model_of(state: dict[str, Any]) -> CellTransformer:
     Raises:
         InputError: the weights are of other dimensions than the config says.
     """
-    model = CellTransformer(checkpoint_config(state).model)
+    model = CellTransformer(checkpoint_config(state).model, len(state["symbols"]))
     put_weights(model, state)
     return model.eval()
 

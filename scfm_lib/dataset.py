@@ -31,11 +31,17 @@ WINDOW = 2048  # cells inside which halves are sorted by length: enough that pad
 class Batch:
     """B half cells, padded to the longest: a position with value 0 is padding, since expressed genes have more."""
 
-    genes: Tensor  # (B, T) int64, vocabulary numbers of the genes that are read
-    values: Tensor  # (B, T) float32, log1p of counts per 10,000
+    genes: Tensor  # (B, S) int64, vocabulary numbers of all genes that are expressed, those that become tokens first
+    values: Tensor  # (B, S) float32, log1p of counts per 10,000
     target_genes: Tensor  # (B, U) int64, genes of the other half
     target_counts: Tensor  # (B, U) float32, their molecules
     cells: Tensor  # (B,) int64, which cell of the store a half belongs to
+    tokens: np.ndarray  # (B,) how many of a row's genes become tokens: they come first
+
+    @property
+    def most_tokens(self) -> int:
+        """T, the columns of `genes` that hold every token."""
+        return max(1, int(self.tokens.max()))
 
     @property
     def molecules(self) -> Tensor:
@@ -44,11 +50,14 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """The same batch on a device."""
-        return type(self)(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+        return replace(self, **{name: t.to(device, non_blocking=True) for name, t in self._tensors()})
 
     def pin_memory(self) -> Self:
         """For `DataLoader`: page-locked memory copies to a GPU while it computes."""
-        return type(self)(*(t.pin_memory() for t in vars(self).values()))
+        return replace(self, **{name: t.pin_memory() for name, t in self._tensors()})
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        return [(name, t) for name, t in vars(self).items() if isinstance(t, Tensor)]
 
     def split(self, parts: int) -> list[Self]:
         """So many micro-batches, each cut to its own longest half.
@@ -64,7 +73,7 @@ class Batch:
             predicted = slice(0, max(1, int((self.target_counts[rows] > 0).sum(1).max())))
             inputs = self.genes[rows, read], self.values[rows, read]
             targets = self.target_genes[rows, predicted], self.target_counts[rows, predicted]
-            pieces.append(type(self)(*inputs, *targets, self.cells[rows]))
+            pieces.append(type(self)(*inputs, *targets, self.cells[rows], self.tokens[rows.numpy()]))
         idle = replace(pieces[0], target_counts=torch.zeros_like(pieces[0].target_counts))
         return pieces + [idle] * (parts - len(pieces))
 
@@ -111,21 +120,23 @@ class HalfCells(Dataset):
         genes, counts, lengths = self.store.rows(chosen)
         half_a = rng.binomial(counts.astype(np.int64), 0.5)
         owner = np.repeat(np.arange(len(chosen)), lengths)
-        pool_genes, pool_counts, pool_lengths = [], [], []
+        pool_genes, pool_counts, pool_lengths, pool_tokens = [], [], [], []
         for half in (half_a, counts - half_a):
             seen = half > 0
             pool_genes.append(genes[seen])
             pool_counts.append(half[seen])
             pool_lengths.append(np.bincount(owner[seen], minlength=len(chosen)))
+            pool_tokens.append(np.bincount(owner[seen & (genes < self.store.n_tokens)], minlength=len(chosen)))
         halves = _Halves(
             np.concatenate(pool_genes).astype(np.int64),
             np.concatenate(pool_counts).astype(np.float32),
             np.concatenate([[0], np.cumsum(np.concatenate(pool_lengths))]),
             np.tile(self.store.library_size[chosen] / 2, 2),
             np.tile(chosen, 2),
+            np.concatenate(pool_tokens),
         )
         n_halves = 2 * len(chosen)
-        by_length = np.argsort(np.diff(halves.indptr), kind="stable")
+        by_length = np.argsort(halves.tokens, kind="stable")  # attention is what padding would make dear
         groups = np.array_split(by_length, -(-len(chosen) // self.cells_per_step))
         rng.shuffle(groups)
         return [halves.batch(group, (group + len(chosen)) % n_halves) for group in groups]
@@ -140,13 +151,14 @@ class _Halves:
     indptr: np.ndarray
     library_size: np.ndarray
     cells: np.ndarray
+    tokens: np.ndarray
 
     def batch(self, inputs: np.ndarray, targets: np.ndarray) -> Batch:
         genes, counts = self._padded(inputs)
         target_genes, target_counts = self._padded(targets)
         values = log_normalise(counts, self.library_size[inputs])
         arrays = (genes, values, target_genes, target_counts, self.cells[inputs].astype(np.int64))
-        return Batch(*(torch.from_numpy(a) for a in arrays))
+        return Batch(*(torch.from_numpy(a) for a in arrays), self.tokens[inputs])
 
     def _padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         index, lengths = ragged(self.indptr, rows)
@@ -175,13 +187,14 @@ def log_normalise(counts: Counts, library_size: np.ndarray) -> Counts:
 
 
 def pca_start(store: Store, cells: np.ndarray, width: int, seed: int) -> dict[str, Tensor]:
-    """A good start for `new_model`, from the training cells alone: gene embeddings from their PCA, and mean expression.
+    """A good start for `new_model`, from the training cells alone: the PCA of all genes, and mean expression.
 
     It is stored in each checkpoint, so that the model before training can be rebuilt and judged beside the trained one.
 
     Returns:
-        `loadings` (genes, components <= width), scaled by their spread, and `log_share` (genes,), the log of each
-        gene's share of all molecules.
+        `components` (genes, components <= width), orthonormal; `spread` (components,), the cells' standard deviation
+        along each; `centre` (components,), the mean cell; and `log_share` (genes,), the log of each gene's share of
+        all molecules.
     """
     from sklearn.decomposition import PCA  # here: it takes most of a second, and an estimate needs no PCA
 
@@ -190,12 +203,11 @@ def pca_start(store: Store, cells: np.ndarray, width: int, seed: int) -> dict[st
     counts = store.matrix(sample)
     totals = np.asarray(counts.sum(0)).ravel() + 1  # a pseudo-count keeps unseen genes finite
     values = log_normalise(counts, store.library_size[sample])
-    components = min(width, min(values.shape) - 1)
-    if components < 1:
-        loadings = np.zeros((values.shape[1], 0), dtype=np.float32)
-    else:
-        pca = PCA(components, svd_solver="arpack", random_state=seed).fit(values)
-        loadings = (pca.components_.T * pca.singular_values_).astype(np.float32)
-        loadings /= max(float(loadings.std()), 1e-12)
-    share = np.log(totals / totals.sum()).astype(np.float32)
-    return {"loadings": torch.from_numpy(loadings.copy()), "log_share": torch.from_numpy(share)}
+    n_components = min(width, min(values.shape) - 1)
+    components, spread = np.zeros((values.shape[1], 0)), np.zeros(0)
+    if n_components > 0:
+        pca = PCA(n_components, svd_solver="arpack", random_state=seed).fit(values)
+        components, spread = pca.components_.T, np.sqrt(pca.explained_variance_)
+    centre = np.asarray(values.mean(0)).ravel() @ components
+    found = {"components": components, "spread": spread, "centre": centre, "log_share": np.log(totals / totals.sum())}
+    return {name: torch.from_numpy(np.array(array, dtype=np.float32)) for name, array in found.items()}

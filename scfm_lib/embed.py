@@ -22,7 +22,7 @@ from .model import CellTransformer
 def token_batches(
     model: CellTransformer, source: ad.AnnData | str | Path | Cells, *, layer: str | None = None, batch_size: int = 128
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """The cells as the model reads them: rows (B,), genes (B, T) and values (B, T), cells of similar length together.
+    """The cells as the model reads them: rows (B,), genes (B, S) and values (B, S), those with as many tokens together.
 
     Raises:
         InputError: as `embed`.
@@ -32,8 +32,10 @@ def token_batches(
     known = np.flatnonzero(columns >= 0)
     for start, counts in cells.chunks():
         chosen = sp.csr_matrix(counts[:, columns[known]])
+        chosen.sort_indices()  # tokens first
         values = log_normalise(chosen, np.asarray(counts.sum(1)).ravel())
-        by_length = np.argsort(np.diff(chosen.indptr), kind="stable")
+        n_tokens = int((known < model.config.n_genes).sum())
+        by_length = np.argsort(np.diff(chosen[:, :n_tokens].indptr), kind="stable")
         for first in range(0, len(by_length), batch_size):
             rows = by_length[first : first + batch_size]
             index, lengths = ragged(chosen.indptr, rows)

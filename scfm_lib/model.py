@@ -1,9 +1,11 @@
 """The model: a transformer that reads a cell as the set of its expressed genes.
 
-Read it from top to bottom. Shapes: B cells (or half cells), T genes in the longest of them, G `n_genes`, E
-`gene_embedding_dim`, H `hidden_dim`. Nothing here knows of files or devices.
+Read it from top to bottom. Every expressed gene is heard and predicted; the most variable ones are tokens that attend to
+each other. Shapes: B cells (or half cells), S expressed genes in the longest of them, T of those that are tokens, G all
+genes, `n_genes` of which can be tokens, E `gene_embedding_dim`, H `hidden_dim`. Nothing here knows of files or devices.
 
-    genes, values (B, T) -> tokens (B, 1 + T, H) -> blocks -> [CELL] (B, H) -> expected share of every gene (B, G)
+    genes, values (B, S) -> a bag of all (B, H), where [CELL] starts, and tokens of some (B, T, H)
+                         -> blocks -> [CELL] (B, H) -> expected share of every gene (B, G)
 
 A block is GPT-2's pre-norm block (Radford et al. 2019) without a causal mask and without positions: a cell is a set.
 """
@@ -17,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from .config import ModelConfig
 
 VALUE_WIDTH = 32  # hidden width of the small network that turns an expression value into a vector
+KINKS = (1.2, 6.5)  # where its kinks lie at the start: among log1p of counts per 10,000, most of which are there
 
 
 class Block(nn.Module):
@@ -62,14 +65,17 @@ class Block(nn.Module):
 class CellTransformer(nn.Module):
     """Encoder from expressed genes to a cell's vector, and a low-rank decoder to every gene's expected share."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, genes: int | None = None):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
         self.symbols: np.ndarray | None = None  # (G,) names of the vocabulary's genes, set by whoever knows them
         self.ensembl: np.ndarray | None = None  # (G,)
-        genes, width, hidden = config.n_genes, config.gene_embedding_dim, config.hidden_dim
-        self.gene_embedding = nn.Parameter(torch.empty(genes, width))
+        genes, width, hidden = genes or config.n_genes, config.gene_embedding_dim, config.hidden_dim
+        self.bag_embedding = nn.Parameter(torch.empty(genes, width))
+        self.register_buffer("bag_centre", torch.zeros(width))
+        self.bag_to_cell = nn.Linear(width, hidden, bias=False)
+        self.gene_embedding = nn.Parameter(torch.empty(config.n_genes, width))
         self.gene_to_token = nn.Linear(width, 2 * hidden, bias=False)  # what a gene says, and what more of it says
         self.value_in = nn.Linear(1, VALUE_WIDTH)
         self.value_out = nn.Linear(VALUE_WIDTH, hidden)
@@ -87,23 +93,49 @@ class CellTransformer(nn.Module):
                 nn.init.normal_(module.weight, std=0.5 * module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        with torch.no_grad():  # half of the kinks bend upwards from where they lie, half downwards
+            sign = torch.tensor([1.0, -1.0]).repeat(VALUE_WIDTH // 2)
+            self.value_in.weight.copy_(sign[:, None])
+            self.value_in.bias.copy_(-sign * torch.linspace(*KINKS, VALUE_WIDTH))
         nn.init.normal_(self.cell_token, std=0.02)
+        nn.init.normal_(self.bag_embedding, std=self.bag_embedding.shape[0] ** -0.5)
         nn.init.normal_(self.gene_embedding, std=1 / 8)
         nn.init.normal_(self.output_embedding, std=1 / 10)
 
+    def cell_start(self, genes: Tensor, values: Tensor) -> Tensor:
+        """(B, S), (B, S) -> (B, H): where [CELL] starts, a bag of all expressed genes.
+
+        It is the sum of value x gene vector, less that sum of the mean cell: no attention, one matrix product.
+        """
+        profile = values.new_zeros(len(values), len(self.bag_embedding)).scatter_add_(1, genes, values)  # (B, G)
+        return self.cell_token + self.bag_to_cell(profile @ self.bag_embedding - self.bag_centre)
+
     def tokens(self, genes: Tensor, values: Tensor) -> Tensor:
-        """(B, T) numbers of genes and (B, T) values -> (B, 1 + T, H): [CELL], then a token for each expressed gene."""
+        """(B, T) numbers of genes and (B, T) values -> a token for each: (B, T, H)."""
         table = self.gene_to_token(self.gene_embedding)  # (G, 2 H): projected once per gene, not once per token
         identity, slope = F.embedding(genes, table).chunk(2, dim=-1)
         value = values.unsqueeze(-1).to(table.dtype)
         amount = self.value_out(F.relu(self.value_in(value)))
-        x = identity + slope * value + amount
-        return torch.cat([self.cell_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+        return identity + slope * value + amount
 
-    def encode(self, genes: Tensor, values: Tensor) -> Tensor:
-        """The cells' vectors (B, H), which is what `obsm["X_scfm"]` holds. Values of 0 are padding."""
-        attend = F.pad(values > 0, (1, 0), value=True)[:, None, None, :]
-        x = self.tokens(genes, values)
+    def read(self, genes: Tensor, values: Tensor, most_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        """What the blocks get: [CELL] and the tokens (B, 1 + T, H), and which of them are there (B, 1, 1, 1 + T)."""
+        is_token = (genes < self.config.n_genes) & (values > 0)
+        most_tokens = max(1, int(is_token.sum(1).max())) if most_tokens is None else most_tokens
+        is_token = is_token[:, :most_tokens]
+        x = self.tokens(genes[:, :most_tokens] * is_token, values[:, :most_tokens])
+        x = torch.cat([self.cell_start(genes, values)[:, None].to(x.dtype), x], dim=1)
+        return x, F.pad(is_token, (1, 0), value=True)[:, None, None, :]
+
+    def encode(self, genes: Tensor, values: Tensor, most_tokens: int | None = None) -> Tensor:
+        """The cells' vectors (B, H), which is what `obsm["X_scfm"]` holds.
+
+        Args:
+            genes: (B, S) numbers of the expressed genes, those that can be tokens (below `n_genes`) first.
+            values: (B, S); 0 is padding.
+            most_tokens: T, where it is known: columns that hold every token. Counted when unset.
+        """
+        x, attend = self.read(genes, values, most_tokens)
         for number, block in enumerate(self.blocks, start=1):
             last = number == len(self.blocks)
             if self.gradient_checkpointing and self.training:
@@ -116,9 +148,9 @@ class CellTransformer(nn.Module):
         """(B, H) -> log-odds (B, G); their softmax is the share of molecules expected from each gene."""
         return F.linear(self.to_latent(cells), self.output_embedding, self.output_bias)
 
-    def forward(self, genes: Tensor, values: Tensor) -> Tensor:
-        """(B, T), (B, T) -> log-odds (B, G)."""
-        return self.decode(self.encode(genes, values))
+    def forward(self, genes: Tensor, values: Tensor, most_tokens: int | None = None) -> Tensor:
+        """(B, S), (B, S) -> log-odds (B, G)."""
+        return self.decode(self.encode(genes, values, most_tokens))
 
 
 def prediction_loss(logits: Tensor, target_genes: Tensor, target_counts: Tensor) -> Tensor:
@@ -140,18 +172,33 @@ def prediction_loss(logits: Tensor, target_genes: Tensor, target_counts: Tensor)
     return (molecules * logits.logsumexp(1) - hits).sum()
 
 
-def new_model(config: ModelConfig, seed: int, start: dict[str, Tensor] | None = None) -> CellTransformer:
+def new_model(
+    config: ModelConfig, seed: int, start: dict[str, Tensor] | None = None, genes: int | None = None
+) -> CellTransformer:
     """A model with random weights from `seed`, and with `start` from `dataset.pca_start` put in, if given.
 
     The global random state of torch is left as it was.
+
+    Args:
+        config: its dimensions.
+        seed: of the weights.
+        start: directions of the gene vectors, and shares of the molecules.
+        genes: all genes that are heard and predicted; those of `start`, else `n_genes`, when unset.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CellTransformer(config)
+        model = CellTransformer(config, genes or (len(start["log_share"]) if start else None))
+    if start is not None and start["components"].shape[1]:
+        components, spread = start["components"], start["spread"]
+        here, loadings = slice(components.shape[1]), components * spread
+        loadings = loadings / loadings[: config.n_genes].std().clamp(min=1e-12)
+        with torch.no_grad():
+            model.bag_embedding[:, here] = components / spread[0]  # [CELL] starts at the cell's scores in the PCA
+            model.bag_centre[here] = start["centre"] / spread[0]
+            # the same spread as the random start, so that only the directions differ
+            model.gene_embedding[:, here] = loadings[: config.n_genes] / 8
+            model.output_embedding[:, here] = loadings / 10
     if start is not None:
-        loadings = start["loadings"]
-        with torch.no_grad():  # the same spread as the random start, so that only the directions differ
-            model.gene_embedding[:, : loadings.shape[1]] = loadings / 8
-            model.output_embedding[:, : loadings.shape[1]] = loadings / 10
+        with torch.no_grad():
             model.output_bias.copy_(start["log_share"])
     return model

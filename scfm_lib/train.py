@@ -22,6 +22,7 @@ from .data.store import Store, open_store
 from .dataset import Batch, HalfCells, pca_start
 from .hardware.device import choose_device, choose_precision, describe_device
 from .model import CellTransformer, new_model, prediction_loss
+from .optimizer import new_optimizers
 from .runtime.distributed import ALONE, Distributed, join_processes
 from .runtime.logger import Logger
 from .runtime.run_dir import RunDir, find_run, new_run, resumed_run
@@ -59,23 +60,14 @@ def learning_rate(step: int, total_steps: int, settings: TrainingConfig) -> floa
     return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def adamw(model: CellTransformer, settings: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW; biases, norms and the [CELL] token are not decayed (nanoGPT's rule: fewer than two dimensions)."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    fused = device.type in {"cpu", "cuda"}  # one kernel for all parameters instead of hundreds
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), fused=fused)
-
-
 def new_state(
     model: CellTransformer, settings: TrainingConfig, device: torch.device, precision: str = "fp32"
 ) -> TrainState:
     """A model that is on its device, with a fresh optimizer, before the first step."""
     model.gradient_checkpointing = settings.gradient_checkpointing
-    optimizer = adamw(model, settings, device)
+    optimizers = new_optimizers(model, settings, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    return TrainState(model, optimizer, scaler, settings, device, precision)
+    return TrainState(model, optimizers, scaler, settings, device, precision)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
@@ -101,25 +93,27 @@ def training_step(
         molecules: to predict in this step in all processes; those of `micro_batches` when unset.
         distributed: the processes that work on this step; the loss is then this one's share.
     """
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
+    for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
+        group["lr"] = lr * group["lr_scale"]
     loss = torch.zeros((), device=state.device)
     molecules = sum(batch.molecules for batch in micro_batches) if molecules is None else molecules
     for number, batch in enumerate(micro_batches, start=1):
         batch = batch.to(state.device)
         with contextlib.nullcontext() if number == len(micro_batches) else distributed.no_sync(state.ddp_model):
             with autocast(state.device, state.precision):
-                logits = state.ddp_model(batch.genes, batch.values)
+                logits = state.ddp_model(batch.genes, batch.values, batch.most_tokens)
             part = prediction_loss(logits, batch.target_genes, batch.target_counts) / molecules
             # gradients are averaged over processes: make that a sum
             summed = part if distributed.world_size == 1 else part * distributed.world_size
             state.scaler.scale(summed).backward()
         loss += part.detach()
-    state.scaler.unscale_(state.optimizer)
+    for optimizer in state.optimizers:
+        state.scaler.unscale_(optimizer)
     grad_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.settings.max_grad_norm)
-    state.scaler.step(state.optimizer)
+    for optimizer in state.optimizers:
+        state.scaler.step(optimizer)
     state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
+    state.model.zero_grad(set_to_none=True)
     return loss, grad_norm
 
 
@@ -136,7 +130,8 @@ def validation_loss(
         for step in range(len(dataset)):
             batch = dataset[step]
             part = batch.to(device)
-            total += float(prediction_loss(model(part.genes, part.values), part.target_genes, part.target_counts))
+            logits = model(part.genes, part.values, part.most_tokens)
+            total += float(prediction_loss(logits, part.target_genes, part.target_counts))
             molecules += float(batch.molecules)
     model.train(training)
     return total / max(1.0, molecules)

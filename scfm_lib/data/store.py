@@ -21,6 +21,7 @@ from .genes import match_genes, match_report, mitochondrial, variable_genes
 from .read import Cells, held_out, open_cells
 
 SAMPLE = 50_000  # cells from which the highly variable genes are chosen: more changes little and costs memory
+MOST_GENES = 2**16 - 1  # a gene's number takes two bytes
 ARRAYS = {"indptr": "<i8", "genes": "<u2", "counts": "<u4", "library_size": "<f4", "held_out": "|b1", "dataset": "<u2"}
 
 
@@ -29,8 +30,9 @@ class Store:
     """Cells in CSR form over the vocabulary; every array is memory-mapped and read-only."""
 
     dir: Path
-    symbols: np.ndarray  # (genes,)
+    symbols: np.ndarray  # (genes,) the genes that become tokens first, then all others that are heard and predicted
     ensembl: np.ndarray  # (genes,)
+    n_tokens: int  # how many come first
     report: list[str]  # what preparation kept and left out, in sentences
     data_config: DataConfig  # how it was made: which cells are held out follows from it
     indptr: np.ndarray  # (cells + 1,)
@@ -82,10 +84,13 @@ def open_store(path: str | Path) -> Store:
             if file.stat().st_size != length * np.dtype(dtype).itemsize:
                 raise InputError(f"store {path} is damaged: {file.name} has the wrong size; prepare it again")
             arrays[name] = np.memmap(file, dtype=dtype, mode="r", shape=(length,)) if length else np.empty(0, dtype)
+        if "n_tokens" not in meta:
+            raise InputError(f"store {path} is of an older format, without all genes; prepare it again")
     except (OSError, KeyError, json.JSONDecodeError):
         raise InputError(f"{path} is not a store made by `scfm prepare`; prepare one from your .h5ad") from None
     symbols, ensembl = (np.array(meta[key], dtype=object) for key in ("symbols", "ensembl"))
-    return Store(path, symbols, ensembl, meta["report"], DataConfig.model_validate(meta["config"]["data"]), **arrays)
+    data_config = DataConfig.model_validate(meta["config"]["data"])
+    return Store(path, symbols, ensembl, meta["n_tokens"], meta["report"], data_config, **arrays)
 
 
 def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], config: Config, out: str | Path) -> Store:
@@ -115,11 +120,12 @@ def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], co
     columns = [c[shared] for c in columns]
 
     kept = _judge(opened, config, report)
-    vocabulary = _choose_genes(opened, columns, kept, config, report)
+    vocabulary, n_tokens = _choose_genes(opened, columns, kept, config, report)
     columns = [c[vocabulary] for c in columns]
     meta = {
         "symbols": first.symbols[shared][vocabulary].tolist(),
         "ensembl": first.ensembl[shared][vocabulary].tolist(),
+        "n_tokens": n_tokens,
         "sources": [c.name if isinstance(s, ad.AnnData) else str(s) for s, c in zip(sources, opened, strict=True)],
         "config": config.model_dump(),
         "versions": versions(),
@@ -178,8 +184,11 @@ def _judge(opened: list[Cells], config: Config, report: list[str]) -> list[np.nd
 
 def _choose_genes(
     opened: list[Cells], columns: list[np.ndarray], kept: list[np.ndarray], config: Config, report: list[str]
-) -> np.ndarray:
-    """Numbers of the vocabulary's genes among the shared ones, chosen on training cells only (seurat_v3)."""
+) -> tuple[np.ndarray, int]:
+    """Numbers of the vocabulary's genes among the shared ones, and how many of them, the first, become tokens.
+
+    Both are decided on training cells only: all genes seen in enough of them, and the most variable (seurat_v3).
+    """
     rng = np.random.default_rng(config.data.split_seed)
     total = sum(int(k.sum()) for k in kept)
     parts, batches = [], []
@@ -199,7 +208,7 @@ def _choose_genes(
         )
     wanted, min_cells = config.vocabulary_size, config.data.preprocessing.min_cells
     by = np.array(batches) if len(opened) > 1 else None
-    chosen, candidates = variable_genes(counts, wanted, min_cells=min_cells, seen_in=n_cells, batches=by)
+    tokens, candidates = variable_genes(counts, wanted, min_cells=min_cells, seen_in=n_cells, batches=by)
     if candidates < 2:
         raise InputError(
             f"only {candidates} genes are in {min_cells} training cells or more; "
@@ -207,13 +216,18 @@ def _choose_genes(
         )
     if candidates < wanted:
         report.append(
-            f"SMALLER VOCABULARY: {wanted:,} genes were asked for, the data have {candidates:,}; all are used"
+            f"FEWER TOKENS: {wanted:,} genes were asked for, the data have {candidates:,}; all become tokens"
         )
     elif candidates > wanted:
         report.append(
-            f"{wanted:,} highly variable genes of {candidates:,} chosen on {counts.shape[0]:,} training cells"
+            f"{candidates:,} genes are heard and predicted; tokens are the {wanted:,} most variable on "
+            f"{counts.shape[0]:,} training cells"
         )
-    return chosen
+    others = np.setdiff1d(np.flatnonzero(n_cells >= max(1, min_cells)), tokens)
+    if candidates > MOST_GENES:
+        others = np.sort(others[np.argsort(-n_cells[others], kind="stable")][: MOST_GENES - len(tokens)])
+        report.append(f"{candidates - MOST_GENES:,} of the genes seen in fewest cells are left out")
+    return np.concatenate([tokens, others]), len(tokens)
 
 
 def _write(

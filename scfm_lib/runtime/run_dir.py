@@ -111,7 +111,7 @@ def follow_store(config: Config, store: Store) -> None:
     """
     config.data = store.data_config.model_copy(deep=True)
     config.data.preprocessing.n_top_genes = None
-    config.model.n_genes = len(store.symbols)
+    config.model.n_genes = store.n_tokens
 
 
 def _new_run_dir(run_dir: str | Path | None) -> Path:
