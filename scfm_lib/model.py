@@ -121,7 +121,10 @@ class CellTransformer(nn.Module):
     def read(self, genes: Tensor, values: Tensor, most_tokens: int | None = None) -> tuple[Tensor, Tensor]:
         """What the blocks get: [CELL] and the tokens (B, 1 + T, H), and which of them are there (B, 1, 1, 1 + T)."""
         is_token = (genes < self.config.n_genes) & (values > 0)
-        most_tokens = max(1, int(is_token.sum(1).max())) if most_tokens is None else most_tokens
+        if most_tokens is None:
+            order = is_token.int().argsort(dim=1, descending=True, stable=True)
+            genes, values, is_token = (t.gather(1, order) for t in (genes, values, is_token))
+            most_tokens = max(1, int(is_token.sum(1).max()))
         is_token = is_token[:, :most_tokens]
         x = self.tokens(genes[:, :most_tokens] * is_token, values[:, :most_tokens])
         x = torch.cat([self.cell_start(genes, values)[:, None].to(x.dtype), x], dim=1)
@@ -131,9 +134,9 @@ class CellTransformer(nn.Module):
         """The cells' vectors (B, H), which is what `obsm["X_scfm"]` holds.
 
         Args:
-            genes: (B, S) numbers of the expressed genes, those that can be tokens (below `n_genes`) first.
+            genes: (B, S) numbers of the expressed genes; those below `n_genes` become tokens.
             values: (B, S); 0 is padding.
-            most_tokens: T, where it is known: columns that hold every token. Counted when unset.
+            most_tokens: T, the first columns, if they are known to hold every token; looked for when unset.
         """
         x, attend = self.read(genes, values, most_tokens)
         for number, block in enumerate(self.blocks, start=1):

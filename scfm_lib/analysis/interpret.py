@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..embed import token_batches
@@ -21,25 +20,24 @@ from ..model import CellTransformer
 
 @torch.inference_mode()
 def cell_attention(model: CellTransformer, genes: Tensor, values: Tensor) -> Tensor:
-    """[CELL]'s attention in the last block: (B, heads, 1 + T); each row adds up to 1, padding gets 0.
+    """[CELL]'s attention in the last block: (B, heads, 1 + S); each row adds up to 1; padding and no tokens get 0.
 
     Softmax of q k / sqrt(H / heads), with q of [CELL] alone and k of all tokens; the first column is [CELL] itself.
     """
-    seen = F.pad(values > 0, (1, 0), value=True)
-    x = model.tokens(genes, values)
+    x, attend = model.read(genes, values, genes.shape[1])
     for block in model.blocks[:-1]:
-        x = block(x, seen[:, None, None, :])
+        x = block(x, attend)
     last = model.blocks[-1]
     q, k, _ = last.qkv(last.attention_norm(x)).chunk(3, dim=-1)
     q, k = (t.unflatten(-1, (last.num_heads, -1)).transpose(1, 2) for t in (q[:, :1], k))  # (B, heads, 1 or T, width)
     scores = (q @ k.transpose(-1, -2)).squeeze(2) / q.shape[-1] ** 0.5
-    return scores.masked_fill(~seen[:, None, :], -torch.inf).softmax(-1)
+    return scores.masked_fill(~attend[:, :, 0], -torch.inf).softmax(-1)
 
 
 def attention_matrix(
     model: CellTransformer, source: ad.AnnData | str | Path, *, layer: str | None = None, batch_size: int = 128
 ) -> sp.csr_matrix:
-    """[CELL]'s attention to every gene, mean of the heads: (cells, G), 0 where a gene is not expressed.
+    """[CELL]'s attention to every token gene, mean of the heads: (cells, `n_genes`), 0 where it is not expressed.
 
     A row adds up to a little less than 1, since [CELL] attends to itself too.
     """
@@ -48,7 +46,7 @@ def attention_matrix(
     model.eval()
     for cells, genes, values in token_batches(model, source, layer=layer, batch_size=batch_size):
         weights = cell_attention(model, genes, values).mean(1)[:, 1:].numpy()
-        cell, position = np.nonzero(values.numpy() > 0)
+        cell, position = np.nonzero(((values > 0) & (genes < model.config.n_genes)).numpy())
         rows.append(cells[cell])
         columns.append(genes.numpy()[cell, position])
         shares.append(weights[cell, position])
@@ -74,7 +72,8 @@ def attention_table(model: CellTransformer, attention: sp.csr_matrix, least: int
     relative = sp.diags(tokens.astype(float)) @ attention
     cells = np.asarray((attention > 0).sum(0)).ravel()
     mean = np.asarray(relative.sum(0)).ravel() / np.maximum(cells, 1)
-    table = pd.DataFrame({"cells": cells, "times_even": mean}, index=pd.Index(model.symbols, name="gene"))
+    names = pd.Index(model.symbols[: attention.shape[1]], name="gene")
+    table = pd.DataFrame({"cells": cells, "times_even": mean}, index=names)
     return table[table["cells"] >= least].sort_values("times_even", ascending=False)
 
 
@@ -93,9 +92,9 @@ def without_each_gene(model: CellTransformer, genes: Tensor, values: Tensor) -> 
 
 
 def gene_vectors(model: CellTransformer) -> pd.DataFrame:
-    """The learned gene embeddings (G, E), rows named by symbol, less their mean."""
+    """The learned embeddings of the token genes (`n_genes`, E), rows named by symbol, less their mean."""
     vectors = model.gene_embedding.detach().cpu().numpy()
-    return pd.DataFrame(vectors - vectors.mean(0), index=pd.Index(model.symbols, name="gene"))
+    return pd.DataFrame(vectors - vectors.mean(0), index=pd.Index(model.symbols[: len(vectors)], name="gene"))
 
 
 def neighbours(vectors: pd.DataFrame, gene: str, n: int = 8) -> pd.Series:

@@ -10,7 +10,7 @@ from typing import Any
 from ..config import parse_config
 from ..errors import InputError
 
-FORMAT = "scfm-model-1"
+FORMAT = "scfm-model-2"
 WEIGHTS, MODEL_CONFIG, VOCABULARY, CARD = "model.safetensors", "config.json", "vocabulary.json", "README.md"
 
 
@@ -45,6 +45,7 @@ def read_model_dir(folder: str | Path) -> dict[str, Any]:
     if not isinstance(told, dict) or told.get("format") != FORMAT or not isinstance(names, dict):
         raise InputError(f"{folder} holds a model of another kind, not of scfm; give one that save_pretrained wrote")
     config = parse_config(told.get("config", {}), str(folder / MODEL_CONFIG))
-    if any(len(names.get(key, ())) != config.model.n_genes for key in ("symbols", "ensembl")):
-        raise InputError(f"{folder / VOCABULARY} does not name the model's {config.model.n_genes} genes; copy it again")
+    genes = len(weights.get("output_bias", ()))
+    if any(len(names.get(key, ())) != genes for key in ("symbols", "ensembl")):
+        raise InputError(f"{folder / VOCABULARY} does not name the model's {genes} genes; copy it again")
     return {"model": weights, "config": told["config"], **names}
