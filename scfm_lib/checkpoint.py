@@ -33,9 +33,26 @@ class TrainState:
     step: int = 0  # optimizer steps taken
     micro_batches: int = 1  # forward passes of each process in a step
     ddp_model: nn.Module | None = None  # what computes: the model, or the model with gradients averaged over processes
+    best: dict[str, Any] | None = None  # with `training.patience`: the weights with the lowest held-out loss so far
+    waited: int = 0  # epochs since then
 
     def __post_init__(self) -> None:
         self.ddp_model = self.ddp_model or self.model
+
+    def judge_epoch(self, held_out_loss: float) -> None:
+        """With `training.patience`, remembers the weights with the lowest held-out loss; counts the epochs since."""
+        if self.settings.patience is None:
+            return
+        if self.best is None or held_out_loss < self.best["validation_loss"]:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+            self.best, self.waited = {"validation_loss": held_out_loss, "step": self.step, "model": weights}, 0
+        else:
+            self.waited += 1
+
+    @property
+    def waits_no_more(self) -> bool:
+        """Whether `training.patience` is over."""
+        return self.settings.patience is not None and self.waited >= self.settings.patience
 
     def saved(self) -> dict[str, Any]:
         """What must be stored to go on from here, equal to the bit."""
@@ -44,6 +61,8 @@ class TrainState:
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
+            "best": self.best,
+            "waited": self.waited,
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if on_card else None,
         }
@@ -58,7 +77,7 @@ class TrainState:
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.scaler.load_state_dict(saved["scaler"])
-        self.step = saved["step"]
+        self.step, self.best, self.waited = saved["step"], saved["best"], saved["waited"]
         if random_state:
             torch.set_rng_state(saved["torch_rng"])
             if self.device.type == "cuda" and saved["cuda_rng"] is not None:
@@ -183,11 +202,14 @@ def load_model(path: str | Path) -> CellTransformer:
 def model_of(state: dict[str, Any]) -> CellTransformer:
     """The model that a checkpoint or shared folder holds, on the CPU, in evaluation mode, with its gene names.
 
+    With `training.patience` it is the one of the epoch with the lowest held-out loss so far, else the last.
+
     Raises:
         InputError: the weights are of other dimensions than the config says.
     """
-    model = CellTransformer(checkpoint_config(state).model, len(state["symbols"]))
-    put_weights(model, state)
+    offsets = state["model"].get("batch_offset", ())
+    model = CellTransformer(checkpoint_config(state).model, len(state["symbols"]), len(offsets))
+    put_weights(model, state | (state.get("best") or {}))
     return model.eval()
 
 

@@ -24,7 +24,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The transformer's dimensions, named as in the hardware guide."""
 
-    n_genes: int = Field(1000, ge=2, le=65535, description="genes in the vocabulary")
+    n_genes: int = Field(1000, ge=2, le=65535, description="genes that become tokens: the most variable")
     gene_embedding_dim: int = Field(64, ge=1, description="length of a gene's learned vector")
     hidden_dim: int = Field(128, ge=1, description="length of a token's vector inside the transformer")
     num_layers: int = Field(2, ge=1, description="transformer blocks")
@@ -51,12 +51,14 @@ class PreprocessingConfig(Section):
     min_genes: int = Field(100, ge=1, description="cells expressing fewer genes are left out of training")
     min_cells: int = Field(3, ge=0, description="genes seen in fewer cells are left out of the vocabulary")
     max_mito_percent: float | None = Field(None, gt=0, le=100, description="cells above this MT- share are left out")
+    must_include: list[str] = Field([], description="genes that become tokens in any case, by symbol or Ensembl id")
 
 
 class DataConfig(Section):
     """Which cells are learned from."""
 
     layer: str | None = Field(None, description="where the counts are; unset: looked for in layers, raw and X")
+    batch_key: str | None = Field(None, description="column of obs: gene offsets per batch, so that vectors need none")
     n_obs: int | None = Field(None, ge=2, description="learn from this many random cells (all, if there are fewer)")
     validation_fraction: float = Field(0.2, ge=0, lt=1, description="cells held out of everything, by name")
     split_seed: int = Field(0, ge=0, lt=2**32, description="which cells: apart from training.seed, so seeds compare")
@@ -69,6 +71,7 @@ class TrainingConfig(Section):
     batch_size: int = Field(32, ge=1, description="cells per forward pass")
     gradient_accumulation_steps: int = Field(1, ge=1, description="forward passes per optimizer step")
     num_epochs: int = Field(50, ge=1)
+    patience: int | None = Field(None, ge=1, description="epochs to wait for a lower held-out loss; the best is kept")
     learning_rate: float = Field(2e-3, gt=0, description="at its highest, after the warm-up")
     weight_decay: float = Field(0.01, ge=0)
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of all steps with a rising learning rate")

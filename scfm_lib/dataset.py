@@ -36,6 +36,7 @@ class Batch:
     target_genes: Tensor  # (B, U) int64, genes of the other half
     target_counts: Tensor  # (B, U) float32, their molecules
     cells: Tensor  # (B,) int64, which cell of the store a half belongs to
+    batch: Tensor  # (B,) int64, which batch (of the experiment) it is from
     tokens: np.ndarray  # (B,) how many of a row's genes become tokens: they come first
 
     @property
@@ -73,7 +74,7 @@ class Batch:
             predicted = slice(0, max(1, int((self.target_counts[rows] > 0).sum(1).max())))
             inputs = self.genes[rows, read], self.values[rows, read]
             targets = self.target_genes[rows, predicted], self.target_counts[rows, predicted]
-            pieces.append(type(self)(*inputs, *targets, self.cells[rows], self.tokens[rows.numpy()]))
+            pieces.append(type(self)(*inputs, *targets, self.cells[rows], self.batch[rows], self.tokens[rows.numpy()]))
         idle = replace(pieces[0], target_counts=torch.zeros_like(pieces[0].target_counts))
         return pieces + [idle] * (parts - len(pieces))
 
@@ -133,6 +134,7 @@ class HalfCells(Dataset):
             np.concatenate([[0], np.cumsum(np.concatenate(pool_lengths))]),
             np.tile(self.store.library_size[chosen] / 2, 2),
             np.tile(chosen, 2),
+            np.tile(self.store.batch[chosen], 2),
             np.concatenate(pool_tokens),
         )
         n_halves = 2 * len(chosen)
@@ -151,13 +153,15 @@ class _Halves:
     indptr: np.ndarray
     library_size: np.ndarray
     cells: np.ndarray
+    experiment: np.ndarray
     tokens: np.ndarray
 
     def batch(self, inputs: np.ndarray, targets: np.ndarray) -> Batch:
         genes, counts = self._padded(inputs)
         target_genes, target_counts = self._padded(targets)
         values = log_normalise(counts, self.library_size[inputs])
-        arrays = (genes, values, target_genes, target_counts, self.cells[inputs].astype(np.int64))
+        which = (self.cells[inputs].astype(np.int64), self.experiment[inputs].astype(np.int64))
+        arrays = (genes, values, target_genes, target_counts, *which)
         return Batch(*(torch.from_numpy(a) for a in arrays), self.tokens[inputs])
 
     def _padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,9 @@
 """The model: a transformer that reads a cell as the set of its expressed genes.
 
-Read it from top to bottom. Every expressed gene is heard and predicted; the most variable ones are tokens that attend to
-each other. Shapes: B cells (or half cells), S expressed genes in the longest of them, T of those that are tokens, G all
-genes, `n_genes` of which can be tokens, E `gene_embedding_dim`, H `hidden_dim`. Nothing here knows of files or devices.
+Read it from top to bottom. Every expressed gene is heard and predicted; the most variable ones are tokens, which attend
+to each other. Shapes: B cells (or half cells), S expressed genes in the longest of them, T of those that are tokens, G
+all genes, `n_genes` of which can be tokens, E `gene_embedding_dim`, H `hidden_dim`. Nothing here knows of files or
+devices.
 
     genes, values (B, S) -> a bag of all (B, H), where [CELL] starts, and tokens of some (B, T, H)
                          -> blocks -> [CELL] (B, H) -> expected share of every gene (B, G)
@@ -65,7 +66,7 @@ class Block(nn.Module):
 class CellTransformer(nn.Module):
     """Encoder from expressed genes to a cell's vector, and a low-rank decoder to every gene's expected share."""
 
-    def __init__(self, config: ModelConfig, genes: int | None = None):
+    def __init__(self, config: ModelConfig, genes: int | None = None, batches: int = 0):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
@@ -85,6 +86,8 @@ class CellTransformer(nn.Module):
         self.to_latent = nn.Linear(hidden, width)
         self.output_embedding = nn.Parameter(torch.empty(genes, width))
         self.output_bias = nn.Parameter(torch.zeros(genes))
+        # what is particular to a batch is said here, so that the cell's vector need not carry it
+        self.batch_offset = nn.Parameter(torch.zeros(batches, genes)) if batches else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -147,13 +150,19 @@ class CellTransformer(nn.Module):
                 x = block(x, attend, last)
         return self.norm(x[:, 0])
 
-    def decode(self, cells: Tensor) -> Tensor:
-        """(B, H) -> log-odds (B, G); their softmax is the share of molecules expected from each gene."""
-        return F.linear(self.to_latent(cells), self.output_embedding, self.output_bias)
+    def decode(self, cells: Tensor, batch: Tensor | None = None) -> Tensor:
+        """(B, H) -> log-odds (B, G); their softmax is the share of molecules expected from each gene.
 
-    def forward(self, genes: Tensor, values: Tensor, most_tokens: int | None = None) -> Tensor:
-        """(B, S), (B, S) -> log-odds (B, G)."""
-        return self.decode(self.encode(genes, values, most_tokens))
+        `batch` (B,) int64 says which batch a cell is from; each has an offset for every gene, if the model knows any.
+        """
+        log_odds = F.linear(self.to_latent(cells), self.output_embedding, self.output_bias)
+        return log_odds if batch is None or self.batch_offset is None else log_odds + self.batch_offset[batch]
+
+    def forward(
+        self, genes: Tensor, values: Tensor, most_tokens: int | None = None, batch: Tensor | None = None
+    ) -> Tensor:
+        """(B, S), (B, S), and (B,) the cells' batches -> log-odds (B, G)."""
+        return self.decode(self.encode(genes, values, most_tokens), batch)
 
 
 def prediction_loss(logits: Tensor, target_genes: Tensor, target_counts: Tensor) -> Tensor:
@@ -176,7 +185,7 @@ def prediction_loss(logits: Tensor, target_genes: Tensor, target_counts: Tensor)
 
 
 def new_model(
-    config: ModelConfig, seed: int, start: dict[str, Tensor] | None = None, genes: int | None = None
+    config: ModelConfig, seed: int, start: dict[str, Tensor] | None = None, genes: int | None = None, batches: int = 0
 ) -> CellTransformer:
     """A model with random weights from `seed`, and with `start` from `dataset.pca_start` put in, if given.
 
@@ -187,10 +196,11 @@ def new_model(
         seed: of the weights.
         start: directions of the gene vectors, and shares of the molecules.
         genes: all genes that are heard and predicted; those of `start`, else `n_genes`, when unset.
+        batches: of the cells, each with an offset for every gene; 0 for none.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CellTransformer(config, genes or (len(start["log_share"]) if start else None))
+        model = CellTransformer(config, genes or (len(start["log_share"]) if start else None), batches)
     if start is not None and start["components"].shape[1]:
         components, spread = start["components"], start["spread"]
         here, loadings = slice(components.shape[1]), components * spread

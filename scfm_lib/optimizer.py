@@ -1,9 +1,9 @@
 """The optimizers: Muon for the blocks' matrices, AdamW for everything else.
 
-AdamW scales each weight's step by its own history. Muon (Jordan et al. 2024) looks at a matrix as a whole: its update is
-turned into the nearest one whose singular values are all about one, so that rare directions move as far as common ones.
-torch has a Muon too, from 2.9 on, but it computes in bfloat16, which took 64 times as long here on a CPU without it
-(CONTRIBUTING.md).
+AdamW scales each weight's step by its own history. Muon (Jordan et al. 2024) looks at a matrix as a whole: its update
+is turned into the nearest one whose singular values are all about one, so that rare directions move as far as common
+ones. torch has a Muon too, from 2.9 on, but it computes in bfloat16, which took 64 times as long on a CPU without
+bfloat16 (CONTRIBUTING.md).
 """
 
 import torch
@@ -54,7 +54,9 @@ class Muon(torch.optim.Optimizer):
                 weight.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
 
-def new_optimizers(model: CellTransformer, settings: TrainingConfig, device: torch.device) -> list[torch.optim.Optimizer]:
+def new_optimizers(
+    model: CellTransformer, settings: TrainingConfig, device: torch.device
+) -> list[torch.optim.Optimizer]:
     """Muon and AdamW. Each group's `lr_scale` is its rate over `settings.learning_rate`.
 
     Biases, norms and the [CELL] token are not decayed (nanoGPT's rule: fewer than two dimensions).

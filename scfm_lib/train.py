@@ -101,7 +101,7 @@ def training_step(
         batch = batch.to(state.device)
         with contextlib.nullcontext() if number == len(micro_batches) else distributed.no_sync(state.ddp_model):
             with autocast(state.device, state.precision):
-                logits = state.ddp_model(batch.genes, batch.values, batch.most_tokens)
+                logits = state.ddp_model(batch.genes, batch.values, batch.most_tokens, batch.batch)
             part = prediction_loss(logits, batch.target_genes, batch.target_counts) / molecules
             # gradients are averaged over processes: make that a sum
             summed = part if distributed.world_size == 1 else part * distributed.world_size
@@ -130,7 +130,7 @@ def validation_loss(
         for step in range(len(dataset)):
             batch = dataset[step]
             part = batch.to(device)
-            logits = model(part.genes, part.values, part.most_tokens)
+            logits = model(part.genes, part.values, part.most_tokens, part.batch)
             total += float(prediction_loss(logits, part.target_genes, part.target_counts))
             molecules += float(batch.molecules)
     model.train(training)
@@ -142,7 +142,8 @@ def training_loop(
 ) -> None:
     """Takes steps from `state.step` to the last epoch's end, or until `stop` says so."""
     settings, total_steps = state.settings, state.settings.num_epochs * data.steps_per_epoch
-    validates = data.store.held_out.any() and distributed.is_first
+    held_out = data.store.held_out.any()
+    total_steps = state.step if state.waits_no_more else total_steps  # a run that is resumed after it has ended
     loader = DataLoader(
         data,
         batch_size=None,  # an item is a whole batch already
@@ -160,9 +161,12 @@ def training_loop(
         ends = state.step == total_steps or stop.now(state.step)
         ends, due = distributed.any(ends, checkpoints.due(state.step))
         logger.step(state.step, loss, grad_norm, lr, now=ends or due)  # raises if not finite: such a step is not saved
-        if validates and data.epoch_ends(state.step):
-            held_out_loss = validation_loss(state.model, data.store, settings, state.device, state.precision)
-            logger.validation(state.step, held_out_loss)
+        if held_out and data.epoch_ends(state.step):
+            if distributed.is_first:
+                loss = validation_loss(state.model, data.store, settings, state.device, state.precision)
+                state.judge_epoch(loss)
+                logger.validation(state.step, loss, state.waited)
+            ends = any(distributed.any(ends, state.waits_no_more))
         if ends or due:
             checkpoints.save(state)
         if ends:
@@ -239,7 +243,7 @@ def _train(
     dataset = HalfCells(store, cells, cells_per_step, settings.seed)
 
     start = saved["start"] if saved else pca_start(store, cells, config.model.gene_embedding_dim, settings.seed)
-    model = new_model(config.model, settings.seed, start).to(device)
+    model = new_model(config.model, settings.seed, start, batches=len(store.batches)).to(device)
     model.symbols, model.ensembl = store.symbols, store.ensembl
     return_freed_memory(settings.gradient_checkpointing and device.type == "cpu")
     state = new_state(model, settings, device, precision)
@@ -254,6 +258,7 @@ def _train(
         "cells_per_step": cells_per_step,
         "symbols": store.symbols.tolist(),
         "ensembl": store.ensembl.tolist(),
+        "batches": store.batches,
         "start": start,
         "store": "store" if store.dir.parent == begun.path else str(store.dir.resolve()),
     }
@@ -264,6 +269,8 @@ def _train(
         if checkpoints.newest is None:
             checkpoints.save(state)
         training_loop(state, dataset, logger, checkpoints, stop, distributed)
-        finished = logger.end(state.step, checkpoints.newest)
+        finished = logger.end(state.step, checkpoints.newest, state.waits_no_more)
+    if state.best:
+        model.load_state_dict(state.best["model"])
     newest = checkpoints.newest
     return Run(begun.path, config, model, logger.history, newest, state.step, finished, stop.signal)

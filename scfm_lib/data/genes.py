@@ -1,5 +1,6 @@
 """Names of genes: symbols and Ensembl ids, found in `var`, and matched between a vocabulary and a data set."""
 
+import difflib
 import re
 import warnings
 from typing import Protocol
@@ -105,6 +106,23 @@ def variable_genes(
         batch_key = None if batches is None else "batch"
         sc.pp.highly_variable_genes(sample, flavor="seurat_v3", n_top_genes=n_top_genes, batch_key=batch_key)
     return candidates[np.flatnonzero(sample.var["highly_variable"])], len(candidates)
+
+
+def find_genes(wanted: list[str], symbols: np.ndarray, ensembl: np.ndarray) -> np.ndarray:
+    """Numbers of the genes asked for, by symbol or Ensembl id, in any case: (found,) int64.
+
+    Raises:
+        InputError: a gene is not there; the nearest name is suggested.
+    """
+    known = {str(name).upper(): number for names in (ensembl, symbols) for number, name in enumerate(names) if name}
+    for gene in wanted:
+        if gene.upper() not in known:
+            near = difflib.get_close_matches(gene.upper(), known, n=1, cutoff=0.0)
+            raise InputError(
+                f"data.preprocessing.must_include: gene {gene!r} is not in the data; the nearest name is "
+                f"{near[0] if near else 'none'!r}"
+            )
+    return np.unique([known[gene.upper()] for gene in wanted]).astype(np.int64)
 
 
 def match_genes(symbols: np.ndarray, ensembl: np.ndarray, cells: GeneNames) -> np.ndarray:

@@ -8,6 +8,7 @@ the operating system likes to give. Cells held out of training never touch the c
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -17,12 +18,13 @@ from ..config import Config, DataConfig
 from ..errors import InputError
 from ..files import new_folder
 from ..versions import versions
-from .genes import match_genes, match_report, mitochondrial, variable_genes
+from .genes import find_genes, match_genes, match_report, mitochondrial, variable_genes
 from .read import Cells, held_out, open_cells
 
 SAMPLE = 50_000  # cells from which the highly variable genes are chosen: more changes little and costs memory
 MOST_GENES = 2**16 - 1  # a gene's number takes two bytes
-ARRAYS = {"indptr": "<i8", "genes": "<u2", "counts": "<u4", "library_size": "<f4", "held_out": "|b1", "dataset": "<u2"}
+ARRAYS = {"indptr": "<i8", "genes": "<u2", "counts": "<u4"}
+ARRAYS |= {"library_size": "<f4", "held_out": "|b1", "dataset": "<u2", "batch": "<u2"}
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Store:
     symbols: np.ndarray  # (genes,) the genes that become tokens first, then all others that are heard and predicted
     ensembl: np.ndarray  # (genes,)
     n_tokens: int  # how many come first
+    batches: list[str]  # names of the batches; none without `data.batch_key`
     report: list[str]  # what preparation kept and left out, in sentences
     data_config: DataConfig  # how it was made: which cells are held out follows from it
     indptr: np.ndarray  # (cells + 1,)
@@ -41,6 +44,7 @@ class Store:
     library_size: np.ndarray  # (cells,) molecules over all genes, not only the vocabulary's
     held_out: np.ndarray  # (cells,) bool
     dataset: np.ndarray  # (cells,) which source a cell came from
+    batch: np.ndarray  # (cells,) which batch, 0 where there are none
 
     def __len__(self) -> int:
         return len(self.library_size)
@@ -90,7 +94,7 @@ def open_store(path: str | Path) -> Store:
         raise InputError(f"{path} is not a store made by `scfm prepare`; prepare one from your .h5ad") from None
     symbols, ensembl = (np.array(meta[key], dtype=object) for key in ("symbols", "ensembl"))
     data_config = DataConfig.model_validate(meta["config"]["data"])
-    return Store(path, symbols, ensembl, meta["n_tokens"], meta["report"], data_config, **arrays)
+    return Store(path, symbols, ensembl, meta["n_tokens"], meta["batches"], meta["report"], data_config, **arrays)
 
 
 def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], config: Config, out: str | Path) -> Store:
@@ -119,20 +123,42 @@ def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], co
     shared = np.flatnonzero(np.all([c >= 0 for c in columns], axis=0))
     columns = [c[shared] for c in columns]
 
+    batches, batch_names = _batches(opened, config.data.batch_key)
     kept = _judge(opened, config, report)
-    vocabulary, n_tokens = _choose_genes(opened, columns, kept, config, report)
+    names = first.symbols[shared], first.ensembl[shared]
+    vocabulary, n_tokens = _choose_genes(opened, columns, names, kept, config, report)
     columns = [c[vocabulary] for c in columns]
     meta = {
         "symbols": first.symbols[shared][vocabulary].tolist(),
         "ensembl": first.ensembl[shared][vocabulary].tolist(),
         "n_tokens": n_tokens,
+        "batches": batch_names,
         "sources": [c.name if isinstance(s, ad.AnnData) else str(s) for s, c in zip(sources, opened, strict=True)],
         "config": config.model_dump(),
         "versions": versions(),
     }
     with new_folder(out) as temporary:
-        _write(temporary, opened, columns, kept, config, meta, report)
+        _write(temporary, opened, columns, kept, batches, config, meta, report)
     return open_store(out)
+
+
+def _batches(opened: list[Cells], key: str | None) -> tuple[list[np.ndarray], list[str]]:
+    """The batch of each cell of each source, as numbers (cells,), and the batches' names.
+
+    Raises:
+        InputError: a source has no such column, or there is one batch.
+    """
+    if key is None:
+        return [np.zeros(cells.shape[0], dtype=np.int64) for cells in opened], []
+    for cells in opened:
+        if key not in cells.obs:
+            there = ", ".join(map(str, cells.obs.columns)) or "none"
+            raise InputError(f"{cells.name}: obs has no column {key!r}; choose data.batch_key from: {there}")
+    values = [cells.obs[key].astype(str).to_numpy() for cells in opened]
+    names, codes = np.unique(np.concatenate(values), return_inverse=True)
+    if len(names) < 2:
+        raise InputError(f"obs[{key!r}] has one batch ({names[0]}), so nothing sets it apart; leave out data.batch_key")
+    return np.split(codes, np.cumsum([len(part) for part in values])[:-1]), names.tolist()
 
 
 def _judge(opened: list[Cells], config: Config, report: list[str]) -> list[np.ndarray]:
@@ -183,7 +209,12 @@ def _judge(opened: list[Cells], config: Config, report: list[str]) -> list[np.nd
 
 
 def _choose_genes(
-    opened: list[Cells], columns: list[np.ndarray], kept: list[np.ndarray], config: Config, report: list[str]
+    opened: list[Cells],
+    columns: list[np.ndarray],
+    names: tuple[np.ndarray, np.ndarray],
+    kept: list[np.ndarray],
+    config: Config,
+    report: list[str],
 ) -> tuple[np.ndarray, int]:
     """Numbers of the vocabulary's genes among the shared ones, and how many of them, the first, become tokens.
 
@@ -207,22 +238,27 @@ def _choose_genes(
             "fewer than two cells are left to learn from; give more cells or lower data.validation_fraction"
         )
     wanted, min_cells = config.vocabulary_size, config.data.preprocessing.min_cells
+    forced = find_genes(config.data.preprocessing.must_include, *names)
     by = np.array(batches) if len(opened) > 1 else None
-    tokens, candidates = variable_genes(counts, wanted, min_cells=min_cells, seen_in=n_cells, batches=by)
+    rules: dict[str, Any] = {"min_cells": min_cells, "seen_in": n_cells, "batches": by}
+    tokens, candidates = variable_genes(counts, wanted, **rules)
     if candidates < 2:
         raise InputError(
             f"only {candidates} genes are in {min_cells} training cells or more; "
             "give more cells or lower data.preprocessing.min_cells"
         )
     if candidates < wanted:
-        report.append(
-            f"FEWER TOKENS: {wanted:,} genes were asked for, the data have {candidates:,}; all become tokens"
-        )
+        report.append(f"FEWER TOKENS: {wanted:,} genes were asked for, the data have {candidates:,}; all become tokens")
     elif candidates > wanted:
         report.append(
             f"{candidates:,} genes are heard and predicted; tokens are the {wanted:,} most variable on "
             f"{counts.shape[0]:,} training cells"
         )
+    missing = np.setdiff1d(forced, tokens)
+    if len(missing) and len(tokens) + len(missing) > wanted:  # they take the places of the least variable
+        fewer = max(0, wanted - len(missing))
+        tokens = variable_genes(counts, fewer, **rules)[0] if fewer else missing
+    tokens = np.union1d(tokens, forced)
     others = np.setdiff1d(np.flatnonzero(n_cells >= max(1, min_cells)), tokens)
     if candidates > MOST_GENES:
         others = np.sort(others[np.argsort(-n_cells[others], kind="stable")][: MOST_GENES - len(tokens)])
@@ -235,6 +271,7 @@ def _write(
     opened: list[Cells],
     columns: list[np.ndarray],
     kept: list[np.ndarray],
+    batches: list[np.ndarray],
     config: Config,
     meta: dict,
     report: list[str],
@@ -250,7 +287,7 @@ def _write(
     try:
         append("indptr", np.zeros(1))
         total, without = 0, 0
-        for number, (cells, column, keep) in enumerate(zip(opened, columns, kept, strict=True)):
+        for number, (cells, column, keep, batch) in enumerate(zip(opened, columns, kept, batches, strict=True)):
             out = held_out(cells.obs.index, config.data.validation_fraction, config.data.split_seed)
             for start, rows in cells.chunks():
                 here = keep[start : start + rows.shape[0]]
@@ -265,6 +302,7 @@ def _write(
                 append("library_size", np.asarray(rows[here].sum(1)).ravel()[some])
                 append("held_out", out[start : start + rows.shape[0]][here][some])
                 append("dataset", np.full(int(some.sum()), number))
+                append("batch", batch[start : start + rows.shape[0]][here][some])
                 total += chosen.nnz
     finally:
         for file in files.values():

@@ -131,9 +131,12 @@ class Logger:
         if self.first_step == self.total_steps:
             self.say(f"all {self.total_steps:,} steps were taken already")
 
-    def end(self, step: int, checkpoint: Path) -> bool:
-        """Says how it ended; whether all steps were taken."""
+    def end(self, step: int, checkpoint: Path, waits_no_more: bool = False) -> bool:
+        """Says how it ended; whether all steps were taken, or the patience for a lower loss is over."""
         finished = step == self.total_steps
+        if waits_no_more:
+            self.say(f"done at step {step:,}: {self.settings.patience} epochs without a lower loss on held-out cells")
+            return True
         self.say("done" if finished else f"stopped at step {step:,}; go on with --resume {checkpoint}")
         return finished
 
@@ -192,10 +195,11 @@ class Logger:
             self.deadline = math.inf  # said once
         self._since_log()
 
-    def validation(self, step: int, loss: float) -> None:
-        """Records the loss on held-out cells, in nats per molecule."""
+    def validation(self, step: int, loss: float, waited: int = 0) -> None:
+        """Records the loss on held-out cells, in nats per molecule, `waited` epochs after the lowest."""
         self.log(step, {"validation_loss": loss})
-        self.say(f"epoch {step // self.dataset.steps_per_epoch}: loss on held-out cells {loss:.4f}")
+        lowest = f", no lower for {waited} of {self.settings.patience} epochs" if waited else ""
+        self.say(f"epoch {step // self.dataset.steps_per_epoch}: loss on held-out cells {loss:.4f}{lowest}")
 
     def log(self, step: int, values: dict[str, Any]) -> None:
         """Records metrics at a step."""

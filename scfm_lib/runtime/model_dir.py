@@ -44,7 +44,7 @@ def read_model_dir(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{folder / file} cannot be read ({reason}); it may be truncated: copy it again") from None
     if not isinstance(told, dict) or told.get("format") != FORMAT or not isinstance(names, dict):
         raise InputError(f"{folder} holds a model of another kind, not of scfm; give one that save_pretrained wrote")
-    config = parse_config(told.get("config", {}), str(folder / MODEL_CONFIG))
+    parse_config(told.get("config", {}), str(folder / MODEL_CONFIG))
     genes = len(weights.get("output_bias", ()))
     if any(len(names.get(key, ())) != genes for key in ("symbols", "ensembl")):
         raise InputError(f"{folder / VOCABULARY} does not name the model's {genes} genes; copy it again")
