@@ -199,6 +199,16 @@ def load_model(path: str | Path) -> CellTransformer:
     return model_of(read_model_dir(path) if is_model_dir(path) else load_checkpoint(path))
 
 
+def config_like(path: str | Path) -> Config:
+    """A config for training on from a checkpoint, run or shared folder: its dimensions and schedule, no data settings.
+
+    Raises:
+        InputError: as `load_model`.
+    """
+    found = checkpoint_config(read_model_dir(path) if is_model_dir(path) else load_checkpoint(path))
+    return Config(model=found.model, training=found.training)
+
+
 def model_of(state: dict[str, Any]) -> CellTransformer:
     """The model that a checkpoint or shared folder holds, on the CPU, in evaluation mode, with its gene names.
 

@@ -1,5 +1,4 @@
-"""From a store to batches: split every cell's molecules in two, and put halves of similar length together; and the PCA
-of the training cells from which the model starts.
+"""From a store to batches: split every cell's molecules in two, and put halves of similar length together.
 
 Each molecule of a cell goes to half A or half B by the toss of a coin. The halves are two independent samples of the
 same cell (count splitting: Neufeld et al., Biostatistics 2022), so predicting B from A can only succeed by knowing
@@ -23,7 +22,6 @@ from .data.store import Store, ragged
 
 TARGET_SUM = 1e4  # values are log1p of counts per 10,000, as in scanpy's tutorials
 Counts = TypeVar("Counts", np.ndarray, sp.csr_matrix)
-PCA_CELLS = 10_000  # cells for the PCA start: the leading components of more look the same
 WINDOW = 2048  # cells inside which halves are sorted by length: enough that padding is a few per cent
 
 
@@ -188,30 +186,3 @@ def log_normalise(counts: Counts, library_size: np.ndarray) -> Counts:
         values = counts.data * np.repeat(TARGET_SUM / library_size, np.diff(counts.indptr))
         return sp.csr_matrix((np.log1p(values).astype(np.float32), counts.indices, counts.indptr), counts.shape)
     return np.log1p(counts * (TARGET_SUM / library_size[:, None])).astype(np.float32)
-
-
-def pca_start(store: Store, cells: np.ndarray, width: int, seed: int) -> dict[str, Tensor]:
-    """A good start for `new_model`, from the training cells alone: the PCA of all genes, and mean expression.
-
-    It is stored in each checkpoint, so that the model before training can be rebuilt and judged beside the trained one.
-
-    Returns:
-        `components` (genes, components <= width), orthonormal; `spread` (components,), the cells' standard deviation
-        along each; `centre` (components,), the mean cell; and `log_share` (genes,), the log of each gene's share of
-        all molecules.
-    """
-    from sklearn.decomposition import PCA  # here: it takes most of a second, and an estimate needs no PCA
-
-    rng = np.random.default_rng([seed, 1])
-    sample = np.sort(rng.choice(cells, PCA_CELLS, replace=False)) if len(cells) > PCA_CELLS else cells
-    counts = store.matrix(sample)
-    totals = np.asarray(counts.sum(0)).ravel() + 1  # a pseudo-count keeps unseen genes finite
-    values = log_normalise(counts, store.library_size[sample])
-    n_components = min(width, min(values.shape) - 1)
-    components, spread = np.zeros((values.shape[1], 0)), np.zeros(0)
-    if n_components > 0:
-        pca = PCA(n_components, svd_solver="arpack", random_state=seed).fit(values)
-        components, spread = pca.components_.T, np.sqrt(pca.explained_variance_)
-    centre = np.asarray(values.mean(0)).ravel() @ components
-    found = {"components": components, "spread": spread, "centre": centre, "log_share": np.log(totals / totals.sum())}
-    return {name: torch.from_numpy(np.array(array, dtype=np.float32)) for name, array in found.items()}

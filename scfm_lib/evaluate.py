@@ -26,7 +26,8 @@ from .data.read import held_out, read_adata
 from .data.sources import find_data
 from .embed import embed
 from .errors import InputError
-from .model import CellTransformer, new_model
+from .model import CellTransformer
+from .start import new_model
 from .versions import versions
 
 METHODS = (*BASELINES, "untrained", "start", "trained")

@@ -182,36 +182,3 @@ def prediction_loss(logits: Tensor, target_genes: Tensor, target_counts: Tensor)
     molecules = target_counts.sum(1)
     hits = (logits.gather(1, target_genes) * target_counts).sum(1)
     return (molecules * logits.logsumexp(1) - hits).sum()
-
-
-def new_model(
-    config: ModelConfig, seed: int, start: dict[str, Tensor] | None = None, genes: int | None = None, batches: int = 0
-) -> CellTransformer:
-    """A model with random weights from `seed`, and with `start` from `dataset.pca_start` put in, if given.
-
-    The global random state of torch is left as it was.
-
-    Args:
-        config: its dimensions.
-        seed: of the weights.
-        start: directions of the gene vectors, and shares of the molecules.
-        genes: all genes that are heard and predicted; those of `start`, else `n_genes`, when unset.
-        batches: of the cells, each with an offset for every gene; 0 for none.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = CellTransformer(config, genes or (len(start["log_share"]) if start else None), batches)
-    if start is not None and start["components"].shape[1]:
-        components, spread = start["components"], start["spread"]
-        here, loadings = slice(components.shape[1]), components * spread
-        loadings = loadings / loadings[: config.n_genes].std().clamp(min=1e-12)
-        with torch.no_grad():
-            model.bag_embedding[:, here] = components / spread[0]  # [CELL] starts at the cell's scores in the PCA
-            model.bag_centre[here] = start["centre"] / spread[0]
-            # the same spread as the random start, so that only the directions differ
-            model.gene_embedding[:, here] = loadings[: config.n_genes] / 8
-            model.output_embedding[:, here] = loadings / 10
-    if start is not None:
-        with torch.no_grad():
-            model.output_bias.copy_(start["log_share"])
-    return model

@@ -16,18 +16,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .checkpoint import Checkpoints, TrainState, find_checkpoint, load_checkpoint
+from .checkpoint import Checkpoints, TrainState, config_like, find_checkpoint, load_checkpoint, load_model
 from .config import Config, TrainingConfig, load_config
 from .data.store import Store, open_store
-from .dataset import Batch, HalfCells, pca_start
+from .dataset import Batch, HalfCells
 from .hardware.device import choose_device, choose_precision, describe_device
-from .model import CellTransformer, new_model, prediction_loss
+from .model import CellTransformer, prediction_loss
 from .optimizer import new_optimizers
 from .runtime.distributed import ALONE, Distributed, join_processes
 from .runtime.logger import Logger
 from .runtime.run_dir import RunDir, find_run, new_run, resumed_run
 from .runtime.stopping import Stop
 from .runtime.threads import return_freed_memory, use_all_cores
+from .start import check_dimensions, new_model, pca_start, start_from
 
 VALIDATION_CELLS = 5_000  # more would not make the loss clearer, only the epoch longer
 
@@ -178,6 +179,7 @@ def train(
     config: Config | str | Path | None = None,
     data: str | Path | ad.AnnData | list[str | Path | ad.AnnData] | None = None,
     *,
+    init: str | Path | None = None,
     resume: str | Path | None = None,
     run_dir: str | Path | None = None,
     device: str = "auto",
@@ -193,6 +195,7 @@ def train(
         config: a `Config`, preset or YAML file; MINIMAL when unset. Not used with `resume`: a run keeps its config.
         data: a path, `AnnData`, data set name or prepared store, or several (see `find_data`). With `resume` only
             the store, if it has moved.
+        init: a checkpoint, run or shared model to start from; its dimensions and training settings are the default.
         resume: a checkpoint or run to continue; it knows its config and data. "auto": `run_dir`, if a run is there,
             else a new one, so that the same call can be made again after a session ended.
         run_dir: a new folder; `DATE-TIME` in `work_dir()` when unset.
@@ -221,18 +224,29 @@ def train(
             file = find_checkpoint(resume)
             begun = resumed_run(file, load_checkpoint(file), run_dir, data)
             config = begun.config
+        elif config is None and init is not None:
+            config = config_like(init)
         elif not isinstance(config, Config):
             config = load_config(config or "minimal")
         precision = choose_precision(config.training, torch_device)
         if verbose and distributed.is_first:  # the first line of a run, before minutes of preparation
             print(describe_device(torch_device, precision), file=sys.stderr, flush=True)
+        trained = load_model(init) if init is not None and begun is None else None  # a run that goes on has its own
+        if trained is not None:
+            check_dimensions(config.model, trained)
         begun = begun or distributed.rank_zero_first(lambda: new_run(config, data, run_dir))
         outputs = {"verbose": verbose, "tensorboard": tensorboard, "wandb": wandb}
-        return _train(begun, torch_device, precision, distributed, stop, outputs)
+        return _train(begun, trained, torch_device, precision, distributed, stop, outputs)
 
 
 def _train(
-    begun: RunDir, device: torch.device, precision: str, distributed: Distributed, stop: Stop, outputs: dict[str, bool]
+    begun: RunDir,
+    trained: CellTransformer | None,
+    device: torch.device,
+    precision: str,
+    distributed: Distributed,
+    stop: Stop,
+    outputs: dict[str, bool],
 ) -> Run:
     """Sets up what the loop needs, and runs it."""
     config, settings, saved = begun.config, begun.config.training, begun.saved
@@ -243,8 +257,11 @@ def _train(
     dataset = HalfCells(store, cells, cells_per_step, settings.seed)
 
     start = saved["start"] if saved else pca_start(store, cells, config.model.gene_embedding_dim, settings.seed)
-    model = new_model(config.model, settings.seed, start, batches=len(store.batches)).to(device)
+    model = new_model(config.model, settings.seed, start, batches=len(store.batches))
     model.symbols, model.ensembl = store.symbols, store.ensembl
+    if trained is not None:
+        store.report.append(start_from(model, trained))
+    model.to(device)
     return_freed_memory(settings.gradient_checkpointing and device.type == "cpu")
     state = new_state(model, settings, device, precision)
     state.micro_batches = max(1, round(cells_per_step / per_forward))

@@ -14,7 +14,7 @@ import torch
 from ..config import Config
 from ..dataset import Batch
 from ..hardware.gpus import Card
-from ..model import new_model
+from ..start import new_model
 from ..train import new_state, training_step
 from .memory import Trace
 from .workload import Workload, padded_flops
