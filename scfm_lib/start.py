@@ -1,6 +1,7 @@
 """What a model starts from: random weights, the PCA of the training cells, or another model that was trained before."""
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -18,31 +19,48 @@ def pca_start(store: Store, cells: np.ndarray, width: int, seed: int) -> dict[st
     """What `new_model` starts from, found in the training cells alone: the PCA of all genes, and mean expression.
 
     It is stored in each checkpoint, so that the model before training can be rebuilt and judged beside the trained one.
+    Where the store names batches, the directions in which their mean cells differ are taken out of the PCA, so that
+    the bag does not tell the batches apart, whatever else differs along them.
 
     Returns:
         `components` (genes, components <= width), orthonormal; `spread` (components,), the cells' standard deviation
-        along each; `centre` (components,), the mean cell; and `log_share` (genes,), the log of each gene's share of
-        all molecules.
+        along each; `centre` (components,), the mean cell; `log_share` (genes,), the log of each gene's share of all
+        molecules; and `batch_offset` (batches, genes), what to add to it in each batch.
     """
     from sklearn.decomposition import PCA  # here: it takes most of a second, and an estimate needs no PCA
 
     rng = np.random.default_rng([seed, 1])
     sample = np.sort(rng.choice(cells, PCA_CELLS, replace=False)) if len(cells) > PCA_CELLS else cells
     counts = store.matrix(sample)
-    totals = np.asarray(counts.sum(0)).ravel() + 1  # a pseudo-count keeps unseen genes finite
     values = log_normalise(counts, store.library_size[sample])
     n_components = min(width, min(values.shape) - 1)
     components, spread = np.zeros((values.shape[1], 0)), np.zeros(0)
     if n_components > 0:
         pca = PCA(n_components, svd_solver="arpack", random_state=seed).fit(values)
         components, spread = pca.components_.T, np.sqrt(pca.explained_variance_)
-    centre = np.asarray(values.mean(0)).ravel() @ components
-    found = {"components": components, "spread": spread, "centre": centre, "log_share": np.log(totals / totals.sum())}
+    per_batch = [np.flatnonzero(store.batch[sample] == number) for number in range(len(store.batches))]
+    seen = [here for here in per_batch if len(here)]  # a small batch may be held out whole
+    if len(seen) > 1:
+        means = np.stack([np.asarray(values[here].mean(0)).ravel() for here in seen])
+        apart, _ = np.linalg.qr((means[1:] - means[0]).T)  # (genes, batches - 1)
+        scaled = components * spread
+        components, spread, _ = np.linalg.svd(scaled - apart @ (apart.T @ scaled), full_matrices=False)
+        spread = np.maximum(spread, 1e-3 * spread[0])
+    shares = [_log_share(counts[here] if len(here) else counts) for here in per_batch]
+    found = {"components": components, "spread": spread, "log_share": _log_share(counts)}
+    found["centre"] = np.asarray(values.mean(0)).ravel() @ components
+    found["batch_offset"] = np.stack(shares) - found["log_share"] if shares else np.zeros((0, values.shape[1]))
     return {name: torch.from_numpy(np.array(array, dtype=np.float32)) for name, array in found.items()}
 
 
+def _log_share(counts: sp.csr_matrix) -> np.ndarray:
+    """The log of each gene's share of the molecules (genes,); a pseudo-count keeps unseen genes finite."""
+    totals = np.asarray(counts.sum(0)).ravel() + 1
+    return np.log(totals / totals.sum())
+
+
 def new_model(
-    config: ModelConfig, seed: int, start: dict[str, Tensor] | None = None, genes: int | None = None, batches: int = 0
+    config: ModelConfig, seed: int, start: dict[str, Tensor] | None = None, genes: int | None = None
 ) -> CellTransformer:
     """A model with random weights from `seed`, and with `start` from `dataset.pca_start` put in, if given.
 
@@ -53,11 +71,11 @@ def new_model(
         seed: of the weights.
         start: directions of the gene vectors, and shares of the molecules.
         genes: all genes that are heard and predicted; those of `start`, else `n_genes`, when unset.
-        batches: of the cells, each with an offset for every gene; 0 for none.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CellTransformer(config, genes or (len(start["log_share"]) if start else None), batches)
+        batches, known = start["batch_offset"].shape if start else (0, None)
+        model = CellTransformer(config, genes or known, batches)
     if start is not None and start["components"].shape[1]:
         components, spread = start["components"], start["spread"]
         here, loadings = slice(components.shape[1]), components * spread
@@ -71,6 +89,8 @@ def new_model(
     if start is not None:
         with torch.no_grad():
             model.output_bias.copy_(start["log_share"])
+            if model.batch_offset is not None:
+                model.batch_offset.copy_(start["batch_offset"])
     return model
 
 

@@ -257,7 +257,7 @@ def _train(
     dataset = HalfCells(store, cells, cells_per_step, settings.seed)
 
     start = saved["start"] if saved else pca_start(store, cells, config.model.gene_embedding_dim, settings.seed)
-    model = new_model(config.model, settings.seed, start, batches=len(store.batches))
+    model = new_model(config.model, settings.seed, start)
     model.symbols, model.ensembl = store.symbols, store.ensembl
     if trained is not None:
         store.report.append(start_from(model, trained))
