@@ -6,6 +6,7 @@ __all__ = public_names(
     __name__,
     {
         "interpret": "attention_matrix attention_table cell_attention gene_vectors neighbours without_each_gene",
+        "annotate": "agreement annotate annotate_vectors",
         "finetune": "few_labels fine_tune predict",
         "diagnose": "doctor doctor_text summary",
     },
