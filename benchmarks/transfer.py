@@ -3,9 +3,9 @@
     SCFM_DATA_DIR=... python benchmarks/transfer.py [--seeds 0 1 2] > benchmarks/results/DATE-transfer.jsonl
 
 Every baseline and the model learn from PBMC3k's cells alone, without labels. Then each, as it is, makes vectors of
-Zheng et al.'s antibody-sorted cells, and probes on those are judged by 5 folds of the labels (`scores`). Beside them stand
-the model untrained and at its PCA start, a PCA that was fitted on the sorted cells themselves, and a guess of the
-commonest type every time. For each seed prints a JSON line for what was done, then one per method (5 minutes a seed).
+Zheng et al.'s antibody-sorted cells, and probes on those are judged by 5 folds of the labels (`scores`). Beside them
+stand the model untrained and at its PCA start, a PCA that was fitted on the sorted cells themselves, and a guess of
+the commonest type every time. For each seed prints a JSON line for what was done, then one per method (minutes a seed).
 """
 
 import argparse

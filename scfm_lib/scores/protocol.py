@@ -20,8 +20,8 @@ cells of these data; 15 neighbours (Euclid) learn the other groups' labels and g
 groups. A label that only one group has counts as wrong there. Vectors in obsm are used as they are and may have seen
 the group.
 
-ranges: the 5 and 95 % of 200 bootstrap draws of cells. Nothing is fitted anew for them, so the luck of a seed comes
-on top.
+ranges: the 5 and 95 % of 200 bootstrap draws of cells, moved until their median is the score, since repeated cells
+lift some scores. Nothing is fitted anew for them, so the luck of a seed comes on top.
 """  # how every figure of `evaluate` and `judge` is made: it goes into every result
 
 PROTOCOL = " ".join(__doc__.split())
