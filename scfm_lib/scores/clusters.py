@@ -1,6 +1,8 @@
 """Do groups found without labels follow the labels? Leiden on a graph of neighbours, and k-means."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import anndata as ad
 import numpy as np
@@ -40,39 +42,16 @@ def kmeans_clusters(vectors: np.ndarray, clusters: int) -> np.ndarray:
     return KMeans(clusters, n_init=10, random_state=0).fit_predict(vectors).astype(np.int64)
 
 
-def nmi(table: np.ndarray) -> float:
-    """Normalised mutual information, over the mean entropy, from counts (labels, clusters)."""
-    share = table / table.sum()
-    rows, columns = share.sum(1), share.sum(0)
-    both = share[share > 0]
-    entropy = [-(p[p > 0] * np.log(p[p > 0])).sum() for p in (rows, columns)]
-    mutual = (both * np.log(both)).sum() + sum(entropy)
-    return float(max(0.0, mutual) / np.mean(entropy)) if any(entropy) else 1.0
-
-
-def ari(table: np.ndarray) -> float:
-    """Adjusted Rand index (Hubert and Arabie 1985) from counts (labels, clusters)."""
-    pairs, rows, columns = ((n * (n - 1) / 2).sum() for n in (table, table.sum(1), table.sum(0)))
-    total = table.sum() * (table.sum() - 1) / 2
-    chance, most = rows * columns / total, (rows + columns) / 2
-    return float((pairs - chance) / (most - chance)) if most != chance else 1.0
-
-
 def statistics(vectors: np.ndarray, labels: np.ndarray) -> dict[str, Statistic]:
     """NMI and ARI, of Leiden at the resolution that is best for each and of k-means, as functions of the cells."""
-    leiden, kinds = leiden_clusters(vectors), len(np.unique(labels))
-    by_nmi = max(leiden, key=lambda clusters: normalized_mutual_info_score(labels, clusters))
-    by_ari = max(leiden, key=lambda clusters: adjusted_rand_score(labels, clusters))
-    kmeans = kmeans_clusters(vectors, kinds)
+    leiden, kmeans = leiden_clusters(vectors), kmeans_clusters(vectors, len(np.unique(labels)))
+    found: dict[str, Statistic] = {}
+    for name, score in (("nmi", normalized_mutual_info_score), ("ari", adjusted_rand_score)):
+        best = max(leiden, key=partial(score, labels))
+        found[name] = partial(_of_drawn, score, labels, best)
+        found[f"kmeans_{name}"] = partial(_of_drawn, score, labels, kmeans)
+    return found
 
-    def of(score: Statistic, clusters: np.ndarray) -> Statistic:
-        width = int(clusters.max()) + 1
-        pairs = labels * width + clusters
-        return lambda drawn: score(np.bincount(pairs[drawn], minlength=kinds * width).reshape(kinds, width))
 
-    return {
-        "nmi": of(nmi, by_nmi),
-        "ari": of(ari, by_ari),
-        "kmeans_nmi": of(nmi, kmeans),
-        "kmeans_ari": of(ari, kmeans),
-    }
+def _of_drawn(score: Callable[..., float], labels: np.ndarray, clusters: np.ndarray, drawn: np.ndarray) -> float:
+    return float(score(labels[drawn], clusters[drawn]))

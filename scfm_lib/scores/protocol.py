@@ -24,4 +24,4 @@ ranges: the 5 and 95 % of 200 bootstrap draws of cells, moved until their median
 lift some scores. Nothing is fitted anew for them, so the luck of a seed comes on top.
 """  # how every figure of `evaluate` and `judge` is made: it goes into every result
 
-PROTOCOL = " ".join(__doc__.split())
+PROTOCOL = " ".join((__doc__ or "").split())

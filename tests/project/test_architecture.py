@@ -127,5 +127,5 @@ def test_the_tree_in_contributing_names_every_file() -> None:
 
 def test_the_whole_library_is_thin() -> None:
     lines = {str(path.relative_to(LIBRARY)): size(path) for path in FILES}
-    # 4,600, and 250 for what came later: judging at full strength and `judge`, `annotate`, adapting a model
-    assert sum(lines.values()) <= 4850, lines
+    # 4,600, and 300 for what came later: baselines at full strength with ranges, and `scfm judge`
+    assert sum(lines.values()) <= 4900, lines

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_info_score
+from sklearn.metrics import f1_score
 
-from scfm_lib.scores import clusters, probes
+from scfm_lib.scores import probes
 from scfm_lib.scores.clusters import neighbour_graph
 from scfm_lib.scores.embedding import held_out_scores, scores
 from scfm_lib.scores.mixing import lisi
@@ -63,12 +63,10 @@ def test_held_out_probes_learn_from_the_others_only(blobs) -> None:
 
 def test_scores_from_counts_are_sklearns() -> None:
     rng = np.random.default_rng(0)
-    one, other = rng.integers(5, size=200), rng.integers(4, size=200)
+    one, other = rng.integers(5, size=200), rng.integers(4, size=200)  # the fifth is never guessed
     other[:80] = one[:80] % 4
     table = np.zeros((5, 5))
     np.add.at(table, (one, other), 1)
-    assert clusters.nmi(table) == pytest.approx(normalized_mutual_info_score(one, other))
-    assert clusters.ari(table) == pytest.approx(adjusted_rand_score(one, other))
     assert probes.macro_f1(table) == pytest.approx(f1_score(one, other, average="macro", zero_division=0))
     assert probes.accuracy(table) == (one == other).mean()
 
