@@ -2,15 +2,15 @@
 
     SCFM_DATA_DIR=... python benchmarks/transfer.py [--seeds 0 1 2] > benchmarks/results/DATE-transfer.jsonl
 
-PCA, scVI and the model learn from PBMC3k's cells alone, without labels. Then each, as it is, makes vectors of Zheng et
-al.'s antibody-sorted cells, and probes on those are judged by 5 folds of the labels (evaluate.scores). Beside them
-stand the model untrained and at its PCA start, a PCA that was fitted on the sorted cells themselves, and a guess of the
-commonest type every time. For each seed prints a JSON line for what was done, then one per method (5 minutes a seed).
+Every baseline and the model learn from PBMC3k's cells alone, without labels. Then each, as it is, makes vectors of
+Zheng et al.'s antibody-sorted cells, and probes on those are judged by 5 folds of the labels (`scores`). Beside them
+stand the model untrained and at its PCA start, a PCA that was fitted on the sorted cells themselves, and a guess of
+the commonest type every time. For each seed prints a JSON line for what was done, then one per method (minutes a seed).
 """
 
 import argparse
-import importlib.util
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,12 +20,13 @@ import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
 import scfm_lib as scfm
-from scfm_lib.baselines import pca_embedding, scvi_embedding
+from scfm_lib.baselines import BASELINES, baselines_for
 from scfm_lib.checkpoint import load_checkpoint
 from scfm_lib.data.genes import match_genes, match_report
 from scfm_lib.data.read import open_cells, read_adata
-from scfm_lib.evaluate import models, scores
+from scfm_lib.evaluate import models
 from scfm_lib.runtime.threads import use_all_cores
+from scfm_lib.scores.embedding import scores
 from scfm_lib.versions import versions
 
 LEARNED, JUDGED = "pbmc3k", "zheng_pbmc_facs"
@@ -61,7 +62,7 @@ def transfer(epochs: int, seed: int) -> None:
     def record(method: str, fitted_on: str, started: float, vectors: np.ndarray) -> None:
         seconds = round(time.monotonic() - started, 1)
         row = {"method": method, "fitted_on": fitted_on, "seed": seed, "seconds": seconds}
-        print(json.dumps(row | scores(vectors, labels)), flush=True)
+        print(json.dumps(row | scores(vectors, labels).values), flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
@@ -82,13 +83,13 @@ def transfer(epochs: int, seed: int) -> None:
         for name, fitted_on in (("untrained", "nothing"), ("start", LEARNED)):
             started = time.monotonic()
             record(name, fitted_on, started, scfm.embed(others[name], judged, layer="counts"))
-    started = time.monotonic()
-    record("pca", LEARNED, started, pca_embedding(both, fit, config)[~fit])
-    started = time.monotonic()
-    record("pca", JUDGED, started, pca_embedding(both, ~fit, config)[~fit])
-    if importlib.util.find_spec("scvi"):
+    for name, baseline in baselines_for(
+        both.layers["counts"][fit], config, scvi=True, full=True, say=lambda line: print(line, file=sys.stderr)
+    ).items():
         started = time.monotonic()
-        record("scvi", LEARNED, started, scvi_embedding(both, fit, config)[~fit])
+        record(name, LEARNED, started, baseline(both, fit, config)[~fit])
+    started = time.monotonic()
+    record("pca", JUDGED, started, BASELINES["pca"](both, ~fit, config)[~fit])
     kinds, numbers = np.unique(labels, return_counts=True)
     guess = np.full(len(labels), kinds[numbers.argmax()])
     row = {"method": "majority", "fitted_on": "labels", "knn_f1": f1_score(labels, guess, average="macro")}

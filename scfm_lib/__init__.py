@@ -30,7 +30,7 @@ __all__ = public_names(
         "checkpoint": "load_model",
         "train": "train Run",
         "embed": "embed",
-        "evaluate": "evaluate",
+        "evaluate": "evaluate judge",
         "estimator.advice": "check",
         "estimator.estimate": "estimate best_fit",
         "reporting.report": "write_report",

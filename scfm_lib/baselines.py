@@ -1,69 +1,92 @@
 """What a model must beat: methods that people use already, fitted on the same cells without labels.
 
-A baseline takes the cells, which of them it may fit on, and the model's config, and gives vectors for all cells:
-(AnnData with `layers["counts"]`, (cells,) bool, Config) -> (cells, dimensions) float32. `BASELINES` names them.
+`BASELINES` names them. Each takes the cells (`layers["counts"]`), which of them it may fit on (cells,), the model's
+config and, if there are any, the batches (cells,), and gives every cell's vector: (cells, dimensions).
 """
 
-import importlib.util
-import logging
-import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import anndata as ad
 import numpy as np
-import pandas as pd
+import scipy.sparse as sp
 
 from .config import Config
 from .data.genes import variable_genes
 from .dataset import log_normalise
+from .scores.scvi import scvi_is_installed, scvi_vectors
 
 PCA_COMPONENTS = 50
-SCVI = {"n_latent": 30, "n_layers": 2, "gene_likelihood": "nb"}
-SCVI_EPOCHS = 100
+ALL = 10**9  # more genes than any data have
 
-Baseline = Callable[[ad.AnnData, np.ndarray, Config], np.ndarray]
+Vectors = np.ndarray | sp.csr_matrix
+Batches = np.ndarray | None
 
 
-def pca_embedding(adata: ad.AnnData, fit: np.ndarray, config: Config) -> np.ndarray:
+@dataclass(frozen=True)
+class Baseline:
+    """A method (counts, genes, fit, seed, batches) -> vectors, and how many of the most variable genes it reads."""
+
+    method: Callable[..., Vectors]
+    n_genes: int | None = None  # None: as many as the model has tokens
+
+    def __call__(self, adata: ad.AnnData, fit: np.ndarray, config: Config, batches: Batches = None) -> Vectors:
+        """The cells' vectors, with genes chosen on the cells in `fit` by the model's own recipe."""
+        counts, least = adata.layers["counts"], config.data.preprocessing.min_cells
+        genes, _ = variable_genes(counts[fit], self.n_genes or config.model.n_genes, min_cells=least)
+        return self.method(counts, genes, fit, config.training.seed, batches)
+
+
+def expression(counts: sp.csr_matrix, genes: np.ndarray, *_: object) -> sp.csr_matrix:
+    """log1p of counts per 10,000 of these genes (cells, genes), sparse: nothing is fitted."""
+    return log_normalise(counts[:, genes], np.asarray(counts.sum(1)).ravel())
+
+
+def pca_vectors(counts: sp.csr_matrix, genes: np.ndarray, fit: np.ndarray, seed: int, *_: object) -> np.ndarray:
     """scanpy's standard start, fitted on the cells in `fit`: log1p of counts per 10,000, 50 components (cells, 50)."""
     from sklearn.decomposition import PCA
 
-    counts = adata.layers["counts"]
-    genes = _genes(adata, fit, config)
-    values = log_normalise(counts[:, genes], np.asarray(counts.sum(1)).ravel())
+    values = expression(counts, genes)
     components = min(PCA_COMPONENTS, min(int(fit.sum()), len(genes)) - 1)
-    pca = PCA(components, svd_solver="arpack", random_state=config.training.seed).fit(values[fit])
+    pca = PCA(components, svd_solver="arpack", random_state=seed).fit(values[fit])
     return pca.transform(values).astype(np.float32)
 
 
-def scvi_embedding(adata: ad.AnnData, fit: np.ndarray, config: Config, epochs: int | None = SCVI_EPOCHS) -> np.ndarray:
-    """scVI's latent means (cells, 30), fitted on the cells in `fit`; `epochs` None takes scVI's own default."""
-    import scvi
-
-    for name in ("lightning.pytorch", "lightning.fabric"):  # which say on standard error that a seed was set
-        logging.getLogger(name).setLevel(logging.ERROR)
-    scvi.settings.seed = config.training.seed
-    scvi.settings.verbosity = logging.ERROR
-    genes = _genes(adata, fit, config)
-    data = ad.AnnData(adata.layers["counts"][:, genes].copy(), obs=pd.DataFrame(index=adata.obs_names))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        part = data[fit].copy()
-        scvi.model.SCVI.setup_anndata(part)
-        model = scvi.model.SCVI(part, **SCVI)
-        model.train(epochs, enable_progress_bar=False, accelerator="cpu")
-        return np.asarray(model.get_latent_representation(data), dtype=np.float32)
+BASELINES = {
+    "pca": Baseline(pca_vectors, ALL),
+    "pca_1000": Baseline(pca_vectors, 1000),
+    "pca_3000": Baseline(pca_vectors, 3000),
+    "raw": Baseline(expression, ALL),
+    "scvi": Baseline(scvi_vectors),
+    "scvi_3000": Baseline(scvi_vectors, 3000),
+    "scvi_all": Baseline(scvi_vectors, ALL),
+}
 
 
-def scvi_is_installed() -> bool:
-    """Whether `scvi_embedding` can run."""
-    return importlib.util.find_spec("scvi") is not None
+def baselines_for(
+    counts: sp.csr_matrix, config: Config, *, scvi: bool, full: bool, say: Callable[[str], None]
+) -> dict[str, Baseline]:
+    """`BASELINES` without those that cannot be had, were not asked for or would equal another; `say` is told why.
 
-
-def _genes(adata: ad.AnnData, fit: np.ndarray, config: Config) -> np.ndarray:
-    """As many variable genes as the model reads, by the model's own recipe, chosen on the cells in `fit`."""
-    counts, min_cells = adata.layers["counts"][fit], config.data.preprocessing.min_cells
-    return variable_genes(counts, config.model.n_genes, min_cells=min_cells)[0]
-
-
-BASELINES: dict[str, Baseline] = {"pca": pca_embedding, "scvi": scvi_embedding}
+    Args:
+        counts: of the cells to fit on (cells, genes).
+        config: of the model.
+        scvi: fit scVI too, if it is installed.
+        full: also scVI on all genes, which takes minutes.
+        say: told a line for each reason.
+    """
+    genes = int((counts.getnnz(axis=0) >= max(1, config.data.preprocessing.min_cells)).sum())
+    can_scvi, wanted = scvi and scvi_is_installed(), {}
+    if not can_scvi:
+        say(f"scVI is not {'installed' if scvi else 'asked for'}: left out")
+    for name, baseline in BASELINES.items():
+        is_scvi = baseline.method is scvi_vectors
+        if is_scvi and not can_scvi:
+            continue
+        if genes <= (baseline.n_genes or 0) < ALL:
+            say(f"{name} is left out: the data have {genes:,} genes, so it would equal {'scvi' if is_scvi else 'pca'}")
+        elif name == "scvi_all" and not full:
+            say("scvi_all is left out: scVI on all genes takes minutes (--full adds it)")
+        else:
+            wanted[name] = baseline
+    return wanted

@@ -24,6 +24,11 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 Layer = Annotated[str | None, typer.Option(help="where the counts are; looked for when unset")]
 NewRunDir = Annotated[Path | None, typer.Option("--run-dir", help="a new folder; runs/DATE-TIME when unset")]
+LabelKey = Annotated[str, typer.Option(help="column of obs with cell types")]
+BatchKey = Annotated[str | None, typer.Option(help="column of obs with batches: how well they mix")]
+SplitKey = Annotated[str | None, typer.Option(help="column of obs with donors, say: all is fitted anew without each")]
+Scvi = Annotated[bool, typer.Option(help="fit scVI too, if it is installed (minutes)")]
+Full = Annotated[bool, typer.Option("--full", help="also scVI on all genes (more minutes)")]
 Checkpoint = Annotated[Path, typer.Argument(help="a checkpoint or run")]
 
 
@@ -31,9 +36,7 @@ def _config(preset: str | None, config: Path | None, pairs: list[str] | None, la
     from .config import parse_overrides
 
     if preset and config:
-        raise scfm.InputError(
-            "--preset and --config are both given; choose one (a YAML file can start from `scfm config`)"
-        )
+        raise scfm.InputError("--preset and --config are both given; choose one (`scfm config` writes a YAML file)")
     overrides = parse_overrides(pairs or []) | ({"data.layer": layer} if layer else {})
     return scfm.load_config(config or preset or "minimal", overrides)
 
@@ -176,19 +179,39 @@ def embed_command(
 def evaluate_command(
     checkpoint: Checkpoint,
     data: Annotated[str, typer.Argument(help="labelled cells")],
-    label_key: Annotated[str, typer.Option(help="column of obs with cell types")] = "cell_type",
-    batch_key: Annotated[str | None, typer.Option(help="column of obs with batches")] = None,
+    label_key: LabelKey = "cell_type",
+    batch_key: BatchKey = None,
+    split_key: SplitKey = None,
     layer: Layer = None,
-    scvi: Annotated[bool, typer.Option(help="fit scVI too, if it is installed (minutes)")] = True,
+    scvi: Scvi = True,
+    full: Full = False,
     out: Annotated[Path | None, typer.Option(help="folder of the report; RUN/report when unset")] = None,
     json_: Json = False,
 ) -> None:
-    """Judge a model beside PCA, scVI (if installed) and itself before training."""
-    from .runtime.threads import use_all_cores
+    """Judge a model beside PCA, raw expression, scVI (if installed) and itself before training."""
+    keys = {"label_key": label_key, "batch_key": batch_key, "split_key": split_key, "layer": layer}
+    _report(scfm.evaluate(checkpoint, data, **keys, scvi=scvi, full=full, say=_say), checkpoint, out, json_)
 
-    use_all_cores()
-    result = scfm.evaluate(checkpoint, data, label_key=label_key, batch_key=batch_key, layer=layer, scvi=scvi, say=_say)
-    _report(result, checkpoint, out, json_)
+
+@app.command("judge")
+def judge_command(
+    data: Annotated[str, typer.Argument(help="labelled cells with counts and, in obsm, vectors")],
+    obsm: Annotated[list[str], typer.Option(help="key of obsm; repeat it for several")],
+    label_key: LabelKey = "cell_type",
+    batch_key: BatchKey = None,
+    split_key: SplitKey = None,
+    layer: Layer = None,
+    scvi: Scvi = True,
+    full: Full = False,
+    out: Annotated[Path | None, typer.Option(help="new folder of the report; judge-DATE-TIME when unset")] = None,
+    json_: Json = False,
+) -> None:
+    """Judge any vectors in obsm beside the same baselines, by the same protocol."""
+    from .reporting.report import new_report_folder
+
+    folder = new_report_folder(out)
+    keys = {"label_key": label_key, "batch_key": batch_key, "split_key": split_key, "layer": layer}
+    _report(scfm.judge(data, obsm, **keys, scvi=scvi, full=full, say=_say), None, folder, json_)
 
 
 @app.command("doctor")
@@ -217,7 +240,7 @@ def demo_command(
     _report(scfm.evaluate(run.checkpoint, source, say=_say), run.checkpoint, None, json_)
 
 
-def _report(result: dict[str, Any], checkpoint: Path, folder: Path | None, as_json: bool) -> None:
+def _report(result: dict[str, Any], checkpoint: Path | None, folder: Path | None, as_json: bool) -> None:
     from .reporting.report import result_text
 
     report = scfm.write_report(result, checkpoint, folder)

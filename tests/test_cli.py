@@ -57,7 +57,7 @@ def test_from_counts_to_report(scfm_command, data, tmp_path) -> None:
     code, out, _ = scfm_command("evaluate", run, data, "--json", "--no-scvi", "--batch-key", "batch")
     assert code == 0
     result = json.loads(out)
-    assert set(result["embeddings"]["trained"]) >= {"knn_f1", "logistic_f1", "nmi", "ari", "silhouette", "batch_mixing"}
+    assert set(result["embeddings"]["trained"]) >= {"knn_f1", "logistic_f1", "nmi", "ari", "silhouette", "ilisi"}
     page = (run / "report" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
     assert f"{result['embeddings']['trained']['knn_f1']:.3f}" in page
@@ -65,6 +65,16 @@ def test_from_counts_to_report(scfm_command, data, tmp_path) -> None:
     assert code == 0
     assert f"{result['embeddings']['pca']['silhouette']:.3f}" in out
     assert "trained model" in out
+    brought = ["judge", tmp_path / "out.h5ad", "--obsm", "X_scfm", "--no-scvi", "--out", tmp_path / "judged"]
+    code, out, _ = scfm_command(*brought, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["embeddings"]["X_scfm"]["kmeans_ari"] is not None
+    assert result["report"] == str(tmp_path / "judged" / "report.html")
+    code, _, err = scfm_command(*brought)
+    assert (code, err.count("\n"), "judged exists" in err) == (2, 1, True)
+    code, _, err = scfm_command("judge", tmp_path / "out.h5ad", "--obsm", "X_nothing", "--no-scvi")
+    assert (code, err.count("\n"), "choose --obsm from: X_scfm" in err) == (2, 1, True)
 
 
 def test_the_guides_own_command_line_and_resume(scfm_command, data, tmp_path) -> None:

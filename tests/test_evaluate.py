@@ -4,53 +4,20 @@ import pytest
 import scipy.sparse as sp
 
 import scfm_lib as scfm
-from scfm_lib.baselines import pca_embedding, scvi_embedding
+from scfm_lib.baselines import BASELINES, baselines_for
+from scfm_lib.config import load_config
 from scfm_lib.data.read import held_out
-from scfm_lib.evaluate import batch_mixing, held_out_scores, neighbour_graph, scores
-from scfm_lib.reporting.report import table_text, verdict
-
-
-@pytest.fixture
-def blobs() -> tuple[np.ndarray, np.ndarray]:
-    """Three tight, far-apart groups in 5 dimensions."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(["a", "b", "c"], 60)
-    return (rng.normal(size=(3, 5)) * 20)[np.repeat([0, 1, 2], 60)] + rng.normal(size=(180, 5)), labels
-
-
-def test_scores_are_one_for_groups_and_chance_for_noise(blobs) -> None:
-    vectors, labels = blobs
-    good = scores(vectors, labels)
-    assert all(good[key] == 1 for key in ("knn_f1", "knn_accuracy", "logistic_f1", "nmi", "ari"))
-    assert good["silhouette"] > 0.9
-    noise = scores(np.random.default_rng(1).normal(size=(180, 5)), labels)
-    assert all(noise[key] < 0.45 for key in ("knn_f1", "knn_accuracy", "logistic_f1"))
-    assert max(noise["nmi"], noise["ari"]) < 0.1
-    assert abs(noise["silhouette"] - 0.5) < 0.05
-
-
-def test_held_out_probes_learn_from_the_others_only(blobs) -> None:
-    vectors, labels = blobs
-    unseen = np.random.default_rng(0).random(180) < 0.3
-    assert held_out_scores(vectors, labels, unseen)["knn_f1"] == 1
-    lied = np.where(unseen, labels, "a")  # with one label to learn, nothing else can be guessed
-    lied[~unseen & (labels == "b")] = "b"
-    assert held_out_scores(vectors, lied, unseen)["knn_f1"] < 0.75
-
-
-def test_batch_mixing_tells_apart_from_mixed(blobs) -> None:
-    vectors, labels = blobs
-    assert batch_mixing(vectors, labels) == 0
-    assert batch_mixing(vectors, np.random.default_rng(0).permutation(labels)) > 0.9
+from scfm_lib.reporting.report import result_text, table_text, verdict, write_report
+from scfm_lib.scores import scvi
+from scfm_lib.scores.embedding import scores
 
 
 def test_pca_is_scanpys(cells, tiny) -> None:
     import scanpy as sc
 
-    tiny.model.n_genes = 120
     tiny.data.preprocessing.min_cells = 0
     cells.layers["counts"] = cells.X.copy()
-    ours = pca_embedding(cells, np.ones(300, bool), tiny)
+    ours = BASELINES["pca"](cells, np.ones(300, bool), tiny)
     sc.pp.normalize_total(cells, target_sum=1e4)
     sc.pp.log1p(cells)
     sc.pp.pca(cells, n_comps=50)
@@ -87,17 +54,29 @@ def test_loading_gives_the_trained_model(trained) -> None:
 def test_evaluation_stands_beside_the_baselines(trained) -> None:
     result = scfm.evaluate(trained.checkpoint, trained.dir.parent / "cells.h5ad", batch_key="batch", scvi=False)
     table = result["embeddings"]
-    assert list(table) == ["pca", "scvi", "untrained", "start", "trained"]
-    assert table["scvi"] is None
-    keys = {"knn_f1", "knn_accuracy", "logistic_f1", "nmi", "ari", "silhouette", "batch_mixing"}
-    assert all(row.keys() == keys for row in table.values() if row)
-    assert all(0 <= value <= 1 for row in table.values() if row for value in row.values())
+    assert list(table) == [*BASELINES, "untrained", "start", "trained"]
+    not_run = {"pca_1000", "pca_3000", "scvi", "scvi_3000", "scvi_all"}  # 120 genes, and no scVI
+    assert {name for name, row in table.items() if row is None} == not_run
+    keys = {"knn_f1", "knn_cosine_f1", "knn_accuracy", "logistic_f1", "nmi", "ari", "kmeans_nmi", "kmeans_ari"}
+    assert all(row.keys() == keys | {"silhouette", "ilisi"} for row in table.values() if row)
+    assert {score for score, value in table["raw"].items() if value is not None} == {"logistic_f1"}
+    for name, row in table.items():
+        for score, value in (row or {}).items():
+            if value is not None:
+                low, high = result["ranges"][name][score]
+                assert -0.1 <= low <= value <= high <= 1, (name, score)
+    low, high = result["held_out_ranges"]["trained"]["knn_f1"]
+    assert low <= result["held_out"]["trained"]["knn_f1"] <= high
     assert table["trained"]["knn_f1"] > table["untrained"]["knn_f1"]
     unseen = held_out(result["labels"].index, 0.2, 0)
     assert result["cells"] == {"all": 600, "judged": 600, "held_out": int(unseen.sum())}
     assert result["held_out"]["trained"]["knn_f1"] > 0.5
     assert "-" in table_text(table).splitlines()[2]
-    assert "above PCA in" in verdict(table)
+    said = verdict(table)
+    assert said.startswith("The trained model is above the strongest baseline in ")
+    assert "silhouette" not in said
+    assert "PCA, all genes: " in said
+    assert "above its own start in" in said
 
 
 def test_rare_and_missing_labels_are_embedded_but_not_judged(trained) -> None:
@@ -118,21 +97,18 @@ def test_rare_and_missing_labels_are_embedded_but_not_judged(trained) -> None:
         scfm.evaluate(trained.checkpoint, cells, label_key="nothing")
 
 
-def test_neighbours_work_above_8192_cells() -> None:
-    """scanpy 1.11.5 with pynndescent 0.7.0 and scipy 1.17.1 does not; the pinned versions do."""
-    graph = neighbour_graph(np.random.default_rng(0).normal(size=(8300, 4)).astype("f4"))
-    assert graph.obsp["connectivities"].shape == (8300, 8300)
-    assert (np.diff(graph.obsp["connectivities"].indptr) >= 14).all()
-
-
 @pytest.mark.slow
-def test_scvi_is_fitted_where_it_is_installed(cells, tiny) -> None:
+def test_scvi_is_fitted_where_it_is_installed(cells, tiny, monkeypatch) -> None:
     pytest.importorskip("scvi", reason="scvi-tools is not installed: pip install '.[benchmark]'")
     cells.layers["counts"] = cells.X.copy()
     fit = ~held_out(cells.obs_names, 0.2, 0)
-    vectors = scvi_embedding(cells, fit, tiny, epochs=15)
+    monkeypatch.setattr(scvi, "EPOCHS", 15)
+    batches = cells.obs["batch"].astype(str).to_numpy()
+    vectors = BASELINES["scvi"](cells, fit, tiny, batches)
     assert vectors.shape == (300, 30)
-    assert scores(vectors, cells.obs["cell_type"].to_numpy())["knn_f1"] > 0.6
+    assert scores(vectors, cells.obs["cell_type"].to_numpy()).values["knn_f1"] > 0.6
+    alone = BASELINES["scvi"](cells, batches == batches[0], tiny, batches)  # the other batch was never seen
+    assert np.isfinite(alone).all()
 
 
 def test_simulated_cells_are_what_they_say() -> None:
@@ -157,3 +133,73 @@ def test_one_batch_has_nothing_to_mix(trained, cells) -> None:
     cells.obs["site"] = "here"
     with pytest.raises(scfm.InputError, match="one batch"):
         scfm.evaluate(trained.checkpoint, cells, batch_key="site", scvi=False)
+
+
+@pytest.fixture
+def cells_with_vectors(cells, trained) -> ad.AnnData:
+    cells.layers["counts"] = cells.X.copy()
+    cells.obsm["X_random"] = np.random.default_rng(0).normal(size=(300, 10))
+    cells.obsm["X_pca"] = BASELINES["pca"](cells, np.ones(300, bool), trained.config)
+    cells.obsm["X_scfm"] = scfm.embed(trained.model, cells)
+    return cells
+
+
+def test_judge_orders_random_pca_and_ours(cells_with_vectors, tmp_path) -> None:
+    keys = ["X_random", "X_pca", "X_scfm"]
+    result = scfm.judge(cells_with_vectors, keys, batch_key="batch", split_key="batch", scvi=False)
+    table = result["embeddings"]
+    assert list(table) == [*BASELINES, *keys]
+    assert table["X_pca"] == table["pca"] | {"leave_out_accuracy": table["X_pca"]["leave_out_accuracy"]}
+    for score in ("knn_f1", "knn_cosine_f1", "logistic_f1", "nmi", "kmeans_nmi", "leave_out_accuracy"):
+        assert table["X_random"][score] < min(table["X_pca"][score], table["X_scfm"][score]), score
+    assert table["X_random"]["knn_f1"] < 0.5
+    assert table["raw"]["leave_out_accuracy"] is None
+    assert "held_out" not in result
+    assert "X_random is above the strongest baseline in 0 of 9 scores" in result_text(result)
+    report = write_report(result, folder=tmp_path / "report")
+    assert {path.name for path in report.parent.iterdir()} >= {"umap.png", "umap_3.png", "scores.png", "scores.json"}
+    with pytest.raises(scfm.InputError, match=r"report exists .* --out"):
+        write_report(result, folder=tmp_path / "report")
+
+
+def test_a_group_is_left_out_for_every_method(trained, cells) -> None:
+    said = []
+    result = scfm.evaluate(trained.checkpoint, cells, split_key="batch", scvi=False, say=said.append)
+    assert any("2 trainings will follow" in line for line in said)
+    for method in ("pca", "untrained", "start", "trained"):
+        low, high = result["ranges"][method]["leave_out_accuracy"]
+        assert 0.2 < low <= result["embeddings"][method]["leave_out_accuracy"] <= high <= 1
+
+
+def test_what_cannot_be_judged_is_one_line(cells_with_vectors) -> None:
+    cells, good = cells_with_vectors, np.ones((300, 3))
+    cells.obs["one"], cells.obs["small"] = "here", ["a"] * 290 + ["b"] * 10
+    broken = good.copy()
+    broken[7] = np.nan
+    for change, reason in (
+        ({"obsm": ["X_nothing"]}, "no 'X_nothing'; choose --obsm from: X_random, X_pca, X_scfm"),
+        ({"obsm": {"mine": broken}}, "NaN or infinity in 1 of 300 cells"),
+        ({"obsm": {"mine": good[:10]}}, r"shape \(10, 3\); it must be \(300"),
+        ({"obsm": {"mine": good[:, 0]}}, r"shape \(300,\)"),
+        ({"obsm": {"pca": good}}, "the name of a baseline"),
+        ({"obsm": {"mine": np.full((300, 2), "x")}}, "holds no numbers"),
+        ({"label_key": "nothing"}, "no column 'nothing'; choose --label-key from: cell_type, batch"),
+        ({"batch_key": "one"}, "one batch"),
+        ({"split_key": "one"}, "1 group with labelled cells"),
+        ({"split_key": "small"}, "without small 'a' 10 labelled cells are left"),
+        ({"split_key": "nothing"}, "choose --split-key from"),
+    ):
+        with pytest.raises(scfm.InputError, match=reason) as error:
+            scfm.judge(cells, **({"obsm": ["X_pca"], "scvi": False} | change))
+        assert "\n" not in str(error.value)
+
+
+def test_baselines_that_would_be_equal_are_left_out(monkeypatch) -> None:
+    monkeypatch.setattr("scfm_lib.baselines.scvi_is_installed", lambda: True)
+    config, said = load_config("minimal"), []
+    few, many = sp.csr_matrix(np.ones((5, 2000))), sp.csr_matrix(np.ones((5, 4000)))
+    wanted = baselines_for(few, config, scvi=True, full=False, say=said.append)
+    assert list(wanted) == ["pca", "pca_1000", "raw", "scvi"]
+    assert len(said) == 3
+    assert "2,000 genes" in said[0]
+    assert list(baselines_for(many, config, scvi=True, full=True, say=said.append)) == list(BASELINES)

@@ -56,12 +56,17 @@ def test_names_commands_keys_and_formats_are_as_they_were(as_json, trained: scfm
     flags = ["--set", "model.n_genes=60", "--set", "data.preprocessing.min_genes=5"]
     flags += ["--set", "training.num_epochs=1", "--set", "training.log_every_steps=5"]
     run = tmp_path / "run"
+    with_vectors = tmp_path / "vectors.h5ad"
+    cells = scfm.read_adata(data)
+    cells.obsm["X_scfm"] = scfm.embed(trained.model, cells)
+    cells.write_h5ad(with_vectors)
     answers = {
         "check": as_json("check"),
         "estimate": as_json("estimate", "--gpu", "T4"),
         "estimate --budget-vram": as_json("estimate", "--gpu", "T4", "--budget-vram", "4GB"),
         "train": as_json("train", "--data_path", data, "--run-dir", run, *flags),
         "evaluate": as_json("evaluate", run, data, "--no-scvi", "--batch-key", "batch"),
+        "judge": as_json("judge", with_vectors, "--obsm", "X_scfm", "--no-scvi", "--split-key", "batch"),
         "doctor": as_json("doctor", run),
     }
     answers["check"]["gpus"] = answers["check"]["notes"] = answers["check"]["platform"]["places"] = []  # of the machine

@@ -8,14 +8,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..evaluate import METHODS, NEIGHBOURS, neighbour_graph
-from .colours import BLUE, COLOURS, MARKERS, METHOD_COLOURS, METHOD_NAMES, RED
+from ..scores.clusters import neighbour_graph
+from ..scores.probes import NEIGHBOURS
+from .colours import BLUE, COLOURS, MARKERS, RED, method_style
 
 SCORE_NAMES = {
-    "knn_f1": "kNN F1", "knn_accuracy": "kNN accuracy",
-    "logistic_f1": "logistic F1", "logistic_accuracy": "logistic accuracy",
-    "nmi": "NMI", "ari": "ARI", "silhouette": "silhouette", "batch_mixing": "batch mixing",
+    "knn_f1": "kNN F1", "knn_cosine_f1": "kNN F1, cosine", "knn_accuracy": "kNN accuracy",
+    "logistic_f1": "logistic F1", "logistic_accuracy": "logistic accuracy", "nmi": "NMI", "ari": "ARI",
+    "kmeans_nmi": "k-means NMI", "kmeans_ari": "k-means ARI", "silhouette": "silhouette", "ilisi": "iLISI",
+    "leave_out_accuracy": "left-out accuracy",
 }  # fmt: skip
+Table = dict[str, dict[str, float | None] | None]  # method -> score -> value, as `evaluate` and `judge` give it
 
 
 def umap_figure(vectors: np.ndarray, labels: pd.Series, title: str = "Cells by their vectors") -> Figure:
@@ -28,7 +31,7 @@ def umap_figure(vectors: np.ndarray, labels: pd.Series, title: str = "Cells by t
     return figure
 
 
-def scores_figure(table: dict[str, dict[str, float] | None], title: str) -> Figure:
+def scores_figure(table: Table, title: str) -> Figure:
     """Dots for every method and score, on one axis from 0 to 1."""
     rows = max((len(row) for row in table.values() if row), default=0)
     figure = Figure(figsize=(9, 0.5 * rows + 1.4), layout="constrained")
@@ -94,14 +97,13 @@ def draw_umap(axes: Axes, vectors: np.ndarray, labels: pd.Series, title: str) ->
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=scale, fontsize=9)
 
 
-def draw_scores(axes: Axes, table: dict[str, dict[str, float] | None], title: str) -> None:
+def draw_scores(axes: Axes, table: Table, title: str) -> None:
     """The dots of `scores_figure`, into axes."""
-    shown = {method: table[method] for method in METHODS if table.get(method)}
+    shown = {method: row for method, row in table.items() if row}
     keys = list(next(iter(shown.values()))) if shown else []
     for method, row in shown.items():
-        style = {"color": METHOD_COLOURS[method], "marker": MARKERS[METHODS.index(method) % len(MARKERS)]}
-        values = [row[key] for key in keys]
-        axes.plot(values, np.arange(len(keys)), ls="", ms=8, alpha=0.85, label=METHOD_NAMES[method], **style)
+        values = [np.nan if row[key] is None else row[key] for key in keys]  # a score that it cannot have: no dot
+        axes.plot(values, np.arange(len(keys)), ls="", ms=8, alpha=0.85, **method_style(method, list(shown)))
     axes.set(yticks=np.arange(len(keys)), yticklabels=[SCORE_NAMES[key] for key in keys], xlim=(0, 1), title=title)
     axes.set_xlabel("score (1 is best)")
     axes.invert_yaxis()

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from matplotlib.figure import Figure
 from ..baselines import BASELINES
 from ..checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
 from ..config import config_text
-from ..evaluate import METHODS
-from ..files import new_file, write_text
+from ..errors import InputError
+from ..files import new_file, work_dir, write_text
 from ..runtime.logger import read_metrics
 from .colours import METHOD_NAMES
-from .plots import SCORE_NAMES, loss_figure, scores_figure, umap_figure
+from .plots import SCORE_NAMES, Table, loss_figure, scores_figure, umap_figure
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -26,92 +27,139 @@ tbody tr:last-child { background: #e8f1f8; font-weight: 600; } img { max-width: 
 """
 
 
-def scores_table(table: dict[str, dict[str, float] | None]) -> pd.DataFrame:
-    """A row a method, a column a score, NaN where a method was not run; the trained model is the last row."""
-    found = pd.DataFrame.from_dict({method: row for method, row in table.items() if row}, orient="index")
-    return found.reindex(METHODS).rename(index=METHOD_NAMES, columns=SCORE_NAMES)
+NOT_DECIDING = {"silhouette", "ilisi"}  # round islands and mixed batches say nothing of what lies in them
 
 
-def table_text(table: dict[str, dict[str, float] | None]) -> str:
+def scores_table(table: Table) -> pd.DataFrame:
+    """A row a method, a column a score, NaN where a method was not run or has no such score; what is judged comes last."""
+    found = pd.DataFrame.from_dict({method: row for method, row in table.items() if row}, orient="index", dtype=float)
+    names = {method: METHOD_NAMES.get(method, method) for method in table}
+    return found.reindex(list(table)).rename(index=names, columns=SCORE_NAMES)
+
+
+def table_text(table: Table) -> str:
     """The table as aligned text; a dash where a method was not run."""
     return scores_table(table).to_string(float_format="{:.3f}".format, na_rep="-")
 
 
-def verdict(table: dict[str, dict[str, float] | None]) -> str:
-    """What the table says, in a sentence, whether it flatters the model or not."""
-    trained = table["trained"]
-    parts = []
-    for method in (*BASELINES, "start"):
-        other = table.get(method)
-        if other and trained:
-            better = [SCORE_NAMES[key] for key in trained if trained[key] > other[key]]
-            parts.append(f"above {METHOD_NAMES[method]} in {len(better)} of {len(trained)} scores")
-    return f"The trained model is {'; '.join(parts)}." if parts else ""
+def verdict(table: Table) -> str:
+    """What the table says of each method that is judged, beside the strongest baseline of each score.
+
+    Silhouette and iLISI are shown but decide nothing.
+    """
+    rivals = {method: row for method, row in table.items() if row and method in BASELINES}
+    judged = [method for method, row in table.items() if row and method not in {*BASELINES, "untrained", "start"}]
+    return " ".join(_beside(method, table, rivals) for method in judged)
+
+
+def _beside(method: str, table: Table, rivals: Table) -> str:
+    ours, name = table[method], METHOD_NAMES.get(method, method)
+    above, below = [], []
+    for score in (score for score in ours if score not in NOT_DECIDING):
+        theirs = {rival: row[score] for rival, row in rivals.items() if row.get(score) is not None}
+        if not theirs or ours[score] is None:
+            continue
+        best = max(theirs, key=lambda rival: theirs[rival])
+        part = f"{SCORE_NAMES[score]} ({METHOD_NAMES[best]}: {theirs[best]:.3f}, this: {ours[score]:.3f})"
+        (above if ours[score] > theirs[best] else below).append(part)
+    subject = f"The {name}" if method in METHOD_NAMES else name
+    said = f"{subject} is above the strongest baseline in {len(above)} of {len(above) + len(below)} scores"
+    lists = ((": ", above), ("; not in ", below))
+    said += "".join(word + ", ".join(parts) for word, parts in lists if parts) + "."
+    if method == "trained" and table.get("start"):
+        scores = [score for score in ours if score not in NOT_DECIDING]
+        better = sum(ours[score] > table["start"][score] for score in scores)
+        said += f" It is above its own start in {better} of {len(scores)}."
+    return said
 
 
 def result_text(result: dict[str, Any]) -> str:
-    """What `evaluate` found, as tables and a sentence."""
+    """What `evaluate` or `judge` found, as tables and a sentence."""
     lines = [f"All {result['cells']['judged']:,} labelled cells, 5-fold\n{table_text(result['embeddings'])}\n"]
-    if result["held_out"]["trained"]:
+    if _has_held_out(result):
         held_out = f"{result['cells']['held_out']:,} cells held out of everything"
         lines.append(f"{held_out}\n{table_text(result['held_out'])}\n")
     return "\n".join([*lines, verdict(result["embeddings"])])
 
 
-def write_report(result: dict[str, Any], checkpoint: str | Path, folder: Path | None = None) -> Path:
+def new_report_folder(folder: Path | None) -> Path:
+    """The folder that a report of `judge` goes to: `judge-DATE-TIME` in `work_dir()` when unset.
+
+    Raises:
+        InputError: it exists.
+    """
+    folder = folder or work_dir() / time.strftime("judge-%Y%m%d-%H%M%S")
+    if folder.exists():
+        raise InputError(f"{folder} exists and is left as it is; choose another folder with --out, or remove it")
+    return folder
+
+
+def write_report(result: dict[str, Any], checkpoint: str | Path | None = None, folder: Path | None = None) -> Path:
     """Writes `report.html`, `scores.json` and the figures as PNG into `folder`, and returns the HTML's path.
 
-    The folder is `report` in the run's folder when unset.
+    The folder is `report` in the run's folder when unset; without a checkpoint, as `judge`'s result is, a new one.
     """
-    file = find_checkpoint(checkpoint)
-    folder = folder or file.resolve().parent.parent / "report"
-    state = load_checkpoint(file)
-    config = checkpoint_config(state)
-    history = read_metrics(file.parent.parent / "metrics.jsonl")
-    figures: dict[str, tuple[Figure, str]] = {
-        "umap": (
-            umap_figure(result["vectors"]["trained"], result["labels"], "The trained model's cells"),
-            "UMAP of the cells, coloured by label",
-        ),
-        "scores": (scores_figure(result["embeddings"], "All cells, 5-fold"), "scores of each method"),
-    }
-    if result["held_out"]["trained"]:
-        figures["held_out"] = (
-            scores_figure(result["held_out"], "Cells held out of everything"),
-            "scores on held-out cells",
-        )
-    if history:
-        figures["loss"] = (loss_figure(history), "loss over the optimizer steps")
+    if checkpoint is None:
+        folder = new_report_folder(folder)
+        training, title, about = "", "How good are these vectors?", ""
+    else:
+        file = find_checkpoint(checkpoint)
+        folder = folder or file.resolve().parent.parent / "report"
+        config = config_text(checkpoint_config(load_checkpoint(file)))
+        history = read_metrics(file.parent.parent / "metrics.jsonl")
+        training, title = f"<pre>{html.escape(config)}</pre>", "How good is this model?"
+        about = f" Checkpoint {html.escape(file.name)}."
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {}
-    for name, (figure, alt) in figures.items():
+    judged = [name for name, made in result["vectors"].items() if made is not None and name not in BASELINES]
+    shown = ["trained"] if checkpoint is not None else judged
+
+    def draw(name: str, figure: Figure, alt: str) -> str:
         with new_file(folder / f"{name}.png") as temporary:
             figure.savefig(temporary, dpi=130)
             encoded = base64.b64encode(temporary.read_bytes()).decode()
-        pictures[name] = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{encoded}">'
+        return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{encoded}">'
+
+    cells = ""
+    for number, method in enumerate(shown, start=1):
+        called = f"The {METHOD_NAMES[method]}'s cells" if method in METHOD_NAMES else f"The cells by {method}"
+        picture = umap_figure(result["vectors"][method], result["labels"], called)
+        cells += draw("umap" if number == 1 else f"umap_{number}", picture, "UMAP of the cells, coloured by label")
+    scores = draw("scores", scores_figure(result["embeddings"], "All cells, 5-fold"), "scores of each method")
+    held_out = "" if checkpoint is None else "<p>No cells were held out, so there is no table on unseen cells.</p>"
+    if _has_held_out(result):
+        figure = scores_figure(result["held_out"], "Cells held out of everything")
+        held_out = (
+            "<h2>Cells held out of everything</h2><p>The probes are taught on the cells that the methods were fitted "
+            f"on; judged are the {result['cells']['held_out']:,} held out.</p>{_table_html(result['held_out'])}"
+            + draw("held_out", figure, "scores on held-out cells")
+        )
+    if training:
+        loss = (
+            draw("loss", loss_figure(history), "loss over the optimizer steps")
+            if history
+            else "<p>No metrics.jsonl beside the checkpoint.</p>"
+        )
+        training = f"<h2>Training</h2>{loss}{training}"
     numbers = {key: value for key, value in result.items() if key not in {"vectors", "labels"}}
     write_text(folder / "scores.json", json.dumps(numbers, indent=1))
-    held_out_part = (
-        "<h2>Cells held out of everything</h2><p>PCA and scVI are fitted, and the probes taught, on the cells the model "
-        f"learned from; judged are the {result['cells']['held_out']:,} others.</p>{_table_html(result['held_out'])}{pictures['held_out']}"
-        if "held_out" in pictures
-        else "<p>No cells were held out of this run, so there is no table on unseen cells.</p>"
-    )
     page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>scfm report</title><style>{STYLE}</style>
-<h1>How good is this model?</h1>
-<p>{html.escape(verdict(result["embeddings"]))} {result["cells"]["judged"]:,} labelled cells, checkpoint {html.escape(file.name)}.
-The model never saw a label.</p>
-{_table_html(result["embeddings"])}{pictures["scores"]}
-{held_out_part}
-<h2>The cells</h2>{pictures["umap"]}<p>A picture, not a measurement: UMAP keeps neighbours, not distances.</p>
-<h2>Training</h2>{pictures.get("loss", "<p>No metrics.jsonl beside the checkpoint.</p>")}
+<h1>{title}</h1>
+<p>{html.escape(verdict(result["embeddings"]))} {result["cells"]["judged"]:,} labelled cells.{about} No method saw a label.</p>
+{_table_html(result["embeddings"])}{scores}
+{held_out}
+<h2>The cells</h2>{cells}<p>A picture, not a measurement: UMAP keeps neighbours, not distances.</p>
+{training}
 <h2>How it was judged</h2><p>{html.escape(result["protocol"])}</p>
-<h2>Config and versions</h2><pre>{html.escape(config_text(config))}</pre><pre>{html.escape(json.dumps(result["versions"], indent=1))}</pre>
+<h2>Versions</h2><pre>{html.escape(json.dumps(result["versions"], indent=1))}</pre>
 </html>"""
     path = folder / "report.html"
     write_text(path, page)
     return path
 
 
-def _table_html(table: dict[str, dict[str, float] | None]) -> str:
+def _has_held_out(result: dict[str, Any]) -> bool:
+    return any((result.get("held_out") or {}).values())
+
+
+def _table_html(table: Table) -> str:
     return scores_table(table).to_html(float_format="{:.3f}".format, na_rep="\u2013", border=0)

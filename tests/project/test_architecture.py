@@ -14,7 +14,7 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 LAYERS = (
     ("errors", "files", "units", "versions", "public_names"),
     ("config",),
-    ("data/", "hardware/"),
+    ("data/", "hardware/", "scores/"),
     ("runtime/",),
     ("dataset", "model", "checkpoint", "train", "embed", "baselines", "evaluate"),
     ("estimator/", "analysis/", "reporting/"),
@@ -127,4 +127,5 @@ def test_the_tree_in_contributing_names_every_file() -> None:
 
 def test_the_whole_library_is_thin() -> None:
     lines = {str(path.relative_to(LIBRARY)): size(path) for path in FILES}
-    assert sum(lines.values()) <= 4600, lines
+    # 4,600, and 300 for what came later: baselines at full strength with ranges, and `scfm judge`
+    assert sum(lines.values()) <= 4900, lines
