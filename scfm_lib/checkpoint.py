@@ -196,7 +196,16 @@ def load_model(path: str | Path) -> CellTransformer:
     Raises:
         InputError: as `load_checkpoint` or `read_model_dir`.
     """
-    return model_of(read_model_dir(path) if is_model_dir(path) else load_checkpoint(path))
+    return model_of(read_model(path))
+
+
+def read_model(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint, run or shared folder holds: `model` (weights), `config`, `symbols` and `ensembl` at least.
+
+    Raises:
+        InputError: as `load_checkpoint` or `read_model_dir`.
+    """
+    return read_model_dir(path) if is_model_dir(path) else load_checkpoint(path)
 
 
 def config_like(path: str | Path) -> Config:
@@ -205,7 +214,7 @@ def config_like(path: str | Path) -> Config:
     Raises:
         InputError: as `load_model`.
     """
-    found = checkpoint_config(read_model_dir(path) if is_model_dir(path) else load_checkpoint(path))
+    found = checkpoint_config(read_model(path))
     return Config(model=found.model, training=found.training)
 
 

@@ -18,7 +18,9 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..data.read import held_out, open_cells
+from ..checkpoint import checkpoint_config, model_of, read_model
+from ..data.read import held_out, open_cells, read_any
+from ..data.write import check_new_h5ad, write_h5ad
 from ..embed import embed, match_model
 from ..errors import InputError
 from ..model import CellTransformer
@@ -136,10 +138,41 @@ def agreement(found: pd.DataFrame, truth: np.ndarray) -> dict[str, Any]:
     """How `annotate` did on cells whose types (cells,) are known.
 
     Returns:
-        `coverage`, the share of cells that got a label; `accuracy` of those; and `unknown`, for each true type the share
-        that came back as "unknown".
+        `coverage`, the share of cells that got a label; `accuracy` of those; and `unknown`, for each true type the
+        share that came back as "unknown".
     """
     named = (found["label"] != UNKNOWN).to_numpy()
     right = found["label"].to_numpy()[named] == truth[named]
     unknown = pd.Series(~named).groupby(truth).mean().round(4).to_dict()
     return {"coverage": round(float(named.mean()), 4), "accuracy": round(float(right.mean()), 4), "unknown": unknown}
+
+
+def annotate_file(
+    checkpoint: str | Path,
+    reference: ad.AnnData | str | Path,
+    query: ad.AnnData | str | Path,
+    out: Path,
+    *,
+    label_key: str = "cell_type",
+    layer: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Writes the query with `obs["scfm_label"]` and `obs["scfm_confidence"]` to `out`, a new `.h5ad`.
+
+    Returns:
+        `labels`, how many cells got which, and `out`.
+
+    Raises:
+        InputError: as `annotate`, or `out` exists.
+        OSError: no space; nothing is left behind.
+    """
+    check_new_h5ad(out)
+    saved = read_model(checkpoint)
+    split_seed = checkpoint_config(saved).data.split_seed
+    model, adata = model_of(saved), read_any(query, layer)
+    keys: dict[str, Any] = {"label_key": label_key, "split_seed": split_seed, "layer": layer, "say": say}
+    found = annotate(model, reference, adata, **keys)
+    adata.obs["scfm_label"] = pd.Categorical(found["label"])
+    adata.obs["scfm_confidence"] = found["confidence"]
+    write_h5ad(adata, out)
+    return {"labels": found["label"].value_counts().to_dict(), "out": str(out)}

@@ -1,5 +1,6 @@
 """Names of genes: symbols and Ensembl ids, found in `var`, and matched between a vocabulary and a data set."""
 
+import contextlib
 import difflib
 import re
 import warnings
@@ -13,6 +14,7 @@ import scipy.sparse as sp
 from ..errors import InputError
 
 BARCODE = re.compile(r"^[ACGT]{12,}(-\d+)?$")
+SPANS = (0.3, 0.5, 0.8)  # of the loess fit of variance on mean; scanpy's own first, wider ones for few cells
 ENSEMBL_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "feature_id", "ensembl", "ensemblid")
 SYMBOL_COLUMNS = ("gene_symbol", "gene_symbols", "symbol", "feature_name", "gene_name", "gene_names")
 
@@ -85,6 +87,9 @@ def variable_genes(
 
     All candidates are taken where there are no more of them than `n_top_genes`.
 
+    Raises:
+        InputError: the cells are too few to tell.
+
     Args:
         counts: (cells, genes) of the cells that may decide.
         n_top_genes: how many.
@@ -104,7 +109,16 @@ def variable_genes(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         batch_key = None if batches is None else "batch"
-        sc.pp.highly_variable_genes(sample, flavor="seurat_v3", n_top_genes=n_top_genes, batch_key=batch_key)
+        for span in SPANS:
+            with contextlib.suppress(ValueError):  # of loess, where too few genes lie in a stretch of this share
+                rules = {"flavor": "seurat_v3", "n_top_genes": n_top_genes, "batch_key": batch_key, "span": span}
+                sc.pp.highly_variable_genes(sample, **rules)
+                break
+        else:
+            raise InputError(
+                f"{counts.shape[0]:,} cells with {len(candidates):,} genes are too few to tell which genes vary; give "
+                "more cells, or let all genes be tokens (model.n_genes)"
+            )
     return candidates[np.flatnonzero(sample.var["highly_variable"])], len(candidates)
 
 

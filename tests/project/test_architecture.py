@@ -16,10 +16,12 @@ LAYERS = (
     ("config",),
     ("data/", "hardware/", "scores/"),
     ("runtime/",),
-    ("dataset", "model", "checkpoint", "train", "embed", "baselines", "evaluate"),
+    ("dataset", "model", "start", "optimizer", "checkpoint", "train", "embed", "baselines", "evaluate"),
     ("estimator/", "analysis/", "reporting/"),
     ("widgets/",),
-    ("__init__", "cli", "__main__"),
+    ("__init__",),
+    ("commands/",),
+    ("cli", "__main__"),
 )
 SHARED = LAYERS[0]
 CORE = [path for path in FILES if path.parent == LIBRARY and path.stem not in SHARED]
@@ -94,7 +96,7 @@ def test_no_circles() -> None:
 def test_the_rule_is_seen_to_be_broken() -> None:
     assert LIBRARY / "train.py" in imports(LIBRARY / "estimator" / "speed.py")  # the imports are really read
     assert LIBRARY / "config.py" in imports(LIBRARY / "train.py")
-    assert LIBRARY / "estimator" / "text.py" in imports(LIBRARY / "cli.py")  # also inside functions
+    assert LIBRARY / "estimator" / "text.py" in imports(LIBRARY / "commands" / "planning.py")  # also inside functions
     assert layer(LIBRARY / "estimator" / "speed.py") > layer(LIBRARY / "train.py")
     assert code_lines('"""Words."""\n\n# why\nx = 1  # here\ny = """a\nb"""\n') == {4, 5, 6}
 

@@ -1,0 +1,82 @@
+"""Training a model, seeing why it is slow, and the demonstration of it all."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import scfm_lib as scfm
+
+from .options import (
+    PATHS_HELP,
+    RESUME_HELP,
+    ConfigFile,
+    Device,
+    Json,
+    Layer,
+    NewRunDir,
+    Preset,
+    Set,
+    config_from,
+    print_report,
+    say,
+)
+
+
+def train_command(
+    data_path: Annotated[list[str] | None, typer.Option("--data-path", "--data_path", help=PATHS_HELP)] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    set_: Set = None,
+    layer: Layer = None,
+    device: Device = "auto",
+    run_dir: NewRunDir = None,
+    init: Annotated[Path | None, typer.Option(help="a model to start from: checkpoint, run or shared folder")] = None,
+    resume: Annotated[str | None, typer.Option(help=RESUME_HELP)] = None,
+    max_steps: Annotated[int | None, typer.Option(help="stop after this step, with a checkpoint")] = None,
+    max_hours: Annotated[float | None, typer.Option(help="stop in time, with a checkpoint")] = None,
+    wandb: Annotated[bool, typer.Option(help="send metrics to Weights & Biases")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="write logs/ for TensorBoard")] = True,
+    json_: Json = False,
+) -> None:
+    """Train a model, or go on with one."""
+    from ..runtime.distributed import is_first
+
+    goes_on = resume is not None and resume != "auto"
+    if goes_on and (preset or config or set_ or layer or init):
+        raise scfm.InputError("--resume brings its own config; leave out --preset, --config, --set, --layer and --init")
+    settings = None if goes_on else config_from(preset, config, set_, layer, init)
+    limits: dict[str, Any] = {"max_steps": max_steps, "max_hours": max_hours}
+    outputs = {"wandb": wandb, "tensorboard": tensorboard}
+    run = scfm.train(settings, data_path, init=init, resume=resume, run_dir=run_dir, device=device, **limits, **outputs)
+    told: dict[str, Any] = {"run": str(run.dir), "checkpoint": str(run.checkpoint)}
+    told |= {"step": run.step, "finished": run.finished} | run.last_losses()
+    if is_first():
+        print(json.dumps(told) if json_ else run.checkpoint)
+    if run.signal:
+        raise typer.Exit(128 + run.signal)
+
+
+def doctor_command(
+    run: Annotated[Path, typer.Argument(help="a run's folder; one that still trains will do")], json_: Json = False
+) -> None:
+    """Say why a run is slow, from what it recorded, and which settings to change."""
+    from ..analysis.diagnose import doctor, doctor_text
+
+    found = doctor(run)
+    print(json.dumps(found) if json_ else doctor_text(found))
+
+
+def demo_command(
+    data: Annotated[str, typer.Option(help="bundled (no network) or pbmc3k, zheng_pbmc_facs, a path")] = "bundled",
+    run_dir: NewRunDir = None,
+    json_: Json = False,
+) -> None:
+    """Train MINIMAL on real cells, judge it beside the baselines and write a report."""
+    source = scfm.find_data(data)
+    # 30 epochs instead of 50: on the bundled cells the held-out loss falls no further
+    run = scfm.train(scfm.load_config("minimal", {"training.num_epochs": 30}), source, run_dir=run_dir)
+    if run.signal:
+        raise typer.Exit(128 + run.signal)
+    print_report(scfm.evaluate(run.checkpoint, source, say=say), run.checkpoint, None, json_)
