@@ -16,7 +16,7 @@
 #
 # | | |
 # |---|---|
-# | minutes on a 2-core CPU | 2, and about 60 for you |
+# | minutes on a 2-core CPU | 2, and about 70 for you |
 # | minutes on a T4 | not measured |
 # | needs | nothing: it runs alone. If you pressed "use this" in notebook 01, your choice is trained here |
 

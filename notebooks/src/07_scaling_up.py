@@ -73,8 +73,8 @@ def prepared(config):
 
 
 store = prepared(minimal)
-minimal.model.n_genes = len(store.symbols)
-print(len(store), "cells,", len(store.symbols), "genes")
+minimal.model.n_genes = store.n_tokens
+print(f"{len(store)} cells, {len(store.symbols)} genes, {store.n_tokens} of them tokens")
 
 # %% [markdown]
 # `memory` runs a real training step on tensors that have shapes but no contents, and counts what is alive at the
@@ -90,7 +90,8 @@ for part in ("parameters", "gradients", "optimizer", "activations"):
     print(f"{part:12} {parts[part] / 1e6:6.1f} MB")
 
 # %% [markdown]
-# The first three grow with the model: 16 bytes for each parameter. **Activations**, what each layer keeps for the way
+# The first three grow with the model: 4 bytes for each parameter and 4 for its gradient; then 4 more where Muon keeps one
+# average, in the blocks' matrices, and 8 where AdamW keeps two. **Activations**, what each layer keeps for the way
 # back, grow with the batch and with the genes of its longest cell. In a small model they are nearly all of it.
 #
 # In the batch size, memory is a straight line:
@@ -124,7 +125,7 @@ levers = {
     "half batches, accumulated": {"training.batch_size": 16, "training.gradient_accumulation_steps": 2},
     "half as wide": {"model.hidden_dim": 64, "model.ff_dim": 256},
     "one block, not two": {"model.num_layers": 1},
-    "half of the genes": {"model.n_genes": len(store.symbols) // 2},
+    "half of the tokens": {"model.n_genes": store.n_tokens // 2},
     "mixed precision (bf16)": {"training.bf16": True},
     "checkpointing": {"training.gradient_checkpointing": True},
     "half of the cells": {"data.n_obs": len(store) // 2},
@@ -164,9 +165,9 @@ def stepper(changes):
     """A function that takes a training step with a lever and returns its seconds per 1,000 cells."""
     config, _, batches = tried(changes)
     settings, precision = config.training, "bf16" if config.training.bf16 else "fp32"
-    batch = sorted(batches, key=lambda batch: batch.genes.shape[1])[len(batches) // 2]
+    batch = sorted(batches, key=lambda batch: batch.most_tokens)[len(batches) // 2]
     micro_batches = batch.split(settings.gradient_accumulation_steps)
-    state = new_state(new_model(config.model, seed=0), settings, CPU, precision)
+    state = new_state(new_model(config.model, seed=0, genes=len(store.symbols)), settings, CPU, precision)
 
     def step():
         started = time.perf_counter()
@@ -204,7 +205,7 @@ plt.show()
 # two blocks there is hardly anything to win; see below.
 # * **Mixed precision** is made for cards that have it in hardware. On a CPU look at the right side before you use it:
 # without bf16 in hardware each product is emulated. When this was written, that took 16 times as long.
-# * **Fewer genes** or a **smaller model** save both, but it is another model. Judge it anew (notebook 06). One block of
+# * **Fewer tokens** or a **smaller model** save both, but it is another model. Judge it anew (notebook 06). One block of
 # two saves more than half, because the last block works out the row of [CELL] alone (notebook 03).
 # * **Fewer cells**, `data.n_obs`, save disk, and time because an epoch has fewer steps. A step takes as long as before
 # and hardly less memory (here the cell with most genes happens to be left out).
@@ -337,17 +338,18 @@ plt.show()
 from scfm_lib.dataset import Batch
 from scfm_lib.model import prediction_loss
 
-model = new_model(minimal.model, seed=0)
+model = new_model(minimal.model, seed=0, genes=len(store.symbols))
 batch = workload(minimal, store, len(store))[1][0]
-order = batch.target_counts.sum(1).argsort()
-batch = Batch(*(tensor[order] for tensor in vars(batch).values()))
+order = batch.target_counts.sum(1).argsort().numpy()
+batch = Batch(*(rows[order] for rows in vars(batch).values()))
 
 
 # %%
 def gradient(part):
     """The gradient of the loss per molecule, (G,), and how many molecules there were."""
     model.zero_grad()
-    loss = prediction_loss(model(part.genes, part.values), part.target_genes, part.target_counts)
+    log_odds = model(part.genes, part.values, part.most_tokens)
+    loss = prediction_loss(log_odds, part.target_genes, part.target_counts)
     (loss / part.molecules).backward()
     return model.output_bias.grad.clone(), part.molecules.item()
 
