@@ -839,7 +839,7 @@ exercises.check("3.4", answer)
 def parameters_by_part(n, g, e, h, f, layers):
     """Parameters by part: n token genes, g genes, widths e (gene vectors), h (hidden), f (feed-forward), and blocks."""
     return {
-        "bag": g * e + e * h,  # vectors; widened without a bias
+        "bag_of_genes": g * e + e * h,  # vectors; widened without a bias
         "cell_token": h,
         "gene_embedding": n * e,
         "gene_to_token": e * 2 * h,  # no bias

@@ -81,11 +81,13 @@ print(f"{len(store)} cells, {len(store.symbols)} genes, {store.n_tokens} of them
 # worst moment. So it can be told beforehand, and to the byte.
 
 # %%
+from dataclasses import replace
+
 from scfm_lib.estimator import memory
 from scfm_lib.estimator import workload
 
 work, batches = workload(minimal, store, len(store))
-parts = memory(minimal, work.rows, *work.longest)
+parts = memory(minimal, work.longest)
 for part in ("parameters", "gradients", "optimizer", "activations"):
     print(f"{part:12} {parts[part] / 1e6:6.1f} MB")
 
@@ -100,7 +102,7 @@ for part in ("parameters", "gradients", "optimizer", "activations"):
 sizes = [8, 16, 32, 64]
 tensors = []
 for cells in sizes:
-    found = memory(minimal, 2 * cells, *work.longest)  # two halves of each cell
+    found = memory(minimal, replace(work.longest, rows=2 * cells))  # two halves of each cell
     tensors.append((found["total"] - found["overhead"]) / 1e6)
 print([round(size) for size in tensors], "MB")
 print("MB per cell:", np.round(np.diff(tensors) / np.diff(sizes), 1))
@@ -144,7 +146,7 @@ def tried(changes):
 megabytes = {}
 for lever, changes in levers.items():
     config, work, batches = tried(changes)
-    found = memory(config, work.rows, *work.longest, "bf16" if config.training.bf16 else "fp32")
+    found = memory(config, work.longest, "bf16" if config.training.bf16 else "fp32")
     megabytes[lever] = (found["total"] - found["overhead"]) / 1e6
     saved = 1 - megabytes[lever] / megabytes["as it is"]
     print(f"{lever:26} {megabytes[lever]:4.0f} MB, saves {saved:4.0%}")
@@ -213,12 +215,12 @@ plt.show()
 # The deeper the model, the more checkpointing saves. The same batch, by all three presets:
 
 # %%
-rows, longest = 64, workload(minimal, store, len(store))[0].longest
+longest = replace(workload(minimal, store, len(store))[0].longest, rows=64)
 for preset in ("minimal", "default", "large"):
     peaks = []
     for on in (False, True):
         config = scfm.load_config(preset, {"training.gradient_checkpointing": on})
-        found = memory(config, rows, *longest)
+        found = memory(config, longest)
         peaks.append((found["total"] - found["overhead"]) / 1e6)
     print(f"{preset:8} {config.model.num_layers} blocks: {peaks[0]:6,.0f} -> {peaks[1]:5,.0f} MB")
 
