@@ -4,8 +4,18 @@ from typing import Any
 
 from .judges import Exercise, Judge, Question, number
 
-PARAMETERS = 3_780_752  # DEFAULT's
+PARAMETERS, MUON = 8_695_520, 3_145_728  # DEFAULT's with 20,000 genes, and those that Muon moves
 COPY = 4 * PARAMETERS / 1e6  # MB: one number of 4 bytes for each of them
+KEPT = 4 * COPY - 4 * MUON / 1e6  # MB: Muon keeps one average, AdamW two
+ACTIVATIONS = 610_317_824 / 32  # bytes for one cell of a batch, as the lesson prints them for 32
+
+
+def _cells(free: float) -> int:
+    """Cells whose activations fit in so many bytes."""
+    return int(free // ACTIVATIONS)
+
+
+CELLS = _cells(4e9 - 500e6 - KEPT * 1e6)  # of exercise 1.2
 HOURS = 25_000 * 0.8 * 50 / 300 / 3600  # of exercise 1.4
 
 
@@ -28,43 +38,49 @@ EXERCISES = {
     "1.1": Exercise(
         task="How many MB do DEFAULT's parameters, gradients and optimizer take together?",
         judge=number(
-            4 * COPY,
+            KEPT,
             {
-                COPY: "that is one copy, 4 bytes each; training keeps a gradient and two averages of it too.",
-                2 * COPY: "that is 2 copies; AdamW alone keeps two numbers for each parameter.",
-                3 * COPY: "that is 3 copies; AdamW alone keeps two numbers for each parameter.",
-                4e6 * COPY: "that is in bytes; a megabyte is 1,000,000 of them.",
-                4e6 * COPY / 2**20: "that is in MiB (1,048,576 bytes); here a megabyte is 1,000,000 bytes.",
+                COPY: "that is one copy, 4 bytes each; training keeps a gradient and averages of it too.",
+                2 * COPY: "those are parameters and gradients; the optimizers keep averages too.",
+                3 * COPY: "that is one average for all; AdamW keeps two for each parameter that it moves.",
+                4 * COPY: "that is two averages for all; Muon keeps one for each parameter that it moves.",
+                4 * COPY - 8 * MUON / 1e6: "that is no average for what Muon moves; it keeps one.",
+                1e6 * KEPT: "that is in bytes; a megabyte is 1,000,000 of them.",
+                1e6 * KEPT / 2**20: "that is in MiB (1,048,576 bytes); here a megabyte is 1,000,000 bytes.",
             },
-            otherwise="4 bytes for a number; how many numbers does training keep for each parameter?",
+            otherwise="4 bytes for a number; how many numbers does training keep for a parameter of Muon's, how many for one of AdamW's?",
         ),
-        right="60 MB, 16 bytes for each parameter. Not what fills a card.",
-        hint="Four numbers of 4 bytes for each parameter.",
-        solution="answer = 3_780_752 * 4 * 4 / 1e6",
+        right="127 MB, 12 or 16 bytes for each parameter. Not what fills a card.",
+        hint="Four numbers of 4 bytes for each parameter that AdamW moves, three for each that Muon moves.",
+        solution="""
+            by_muon = 3_145_728
+            by_adamw = 8_695_520 - by_muon
+            answer = (by_muon * 3 + by_adamw * 4) * 4 / 1e6
+        """,
     ),
     "1.2": Exercise(
         task="The largest batch of DEFAULT that fits in 4 GB of a T4?",
         judge=number(
-            170,
+            CELLS,
             {
                 (lambda cells: cells % 1 != 0): "a batch has whole cells: the last one would have to be cut.",
-                171: "one cell too many: round down, or the last one does not fit.",
+                CELLS + 1: "one cell too many: round down, or the last one does not fit.",
                 range(
-                    198, 200
+                    _cells(4e9), _cells(4e9) + 2
                 ): "that leaves nothing for what torch takes on the card (500 MB) and for the parameters.",
                 range(
-                    173, 175
-                ): "close: the parameters with their gradients and averages need room too, 16 bytes each.",
-                range(195, 197): "torch's own 500 MB are missing.",
+                    _cells(4e9 - 500e6), _cells(4e9 - 500e6) + 2
+                ): "close: the parameters with their gradients and averages need room too.",
+                range(_cells(4e9 - KEPT * 1e6), _cells(4e9 - KEPT * 1e6) + 2): "torch's own 500 MB are missing.",
             },
             otherwise="what is left of 4 GB for activations, divided by the activations of one cell (a 32nd of those printed)?",
             rel=0,
         ),
-        right="170 cells. Real batches differ in length, so leave some room: scfm estimate says how much.",
-        hint="Take 500 MB and 16 bytes a parameter off 4 GB; divide by a 32nd of the activations; round down.",
+        right=f"{CELLS} cells. Real batches differ in length, so leave some room: scfm estimate says how much.",
+        hint="Take 500 MB and the answer to 1.1 off 4 GB; divide by a 32nd of the activations; round down.",
         solution="""
-            activations = 644_749_568 / 32  # bytes for one cell of a batch
-            left = 4_000_000_000 - 500_000_000 - 16 * 3_780_752
+            activations = 610_317_824 / 32  # bytes for one cell of a batch
+            left = 4_000_000_000 - 500_000_000 - 126_545_408  # the last: exercise 1.1, in bytes
             answer = int(left // activations)
         """,
     ),

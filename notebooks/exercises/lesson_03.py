@@ -1,4 +1,4 @@
-"""Notebook 03, the model: attention weights, the last block's one row, what knowing nothing costs, counting."""
+"""Notebook 03, the model: a bag, attention weights, the last block's one row, what knowing nothing costs, counting."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,44 @@ from scfm_lib.model import Block
 
 from .judges import Exercise, Question, function, number, outputs, same, slip
 
+BAGS = {  # wrong answers to exercise 3.1
+    (
+        lambda genes, values, vectors, centre: values @ vectors[genes]
+    ): "right but for the centre: take it away at the end.",
+    (
+        lambda genes, values, vectors, centre: (values > 0).float() @ vectors[genes] - centre
+    ): "every gene counts as much as any other: each vector should be multiplied by its gene's value.",
+    (
+        lambda genes, values, vectors, centre: values @ vectors[genes] / (values > 0).sum() - centre
+    ): "that is the mean over the genes; a bag is their sum, so that a cell with more genes has more in it.",
+    (
+        lambda genes, values, vectors, centre: values @ (vectors[genes] - centre)
+    ): "the centre is taken away once for each gene; it is the bag of the mean cell, so take it from the sum, once.",
+    (
+        lambda genes, values, vectors, centre: vectors[genes].sum(0) - centre
+    ): "the values are missing, so padding has a say too: it looks up gene 0.",
+    (
+        lambda genes, values, vectors, centre: values @ vectors[: len(values)] - centre
+    ): "these are the vectors of the first genes of the table; look up those of the cell: vectors[genes].",
+}
+
+
+def _bag(answer: Callable[..., Tensor]) -> str | None:
+    coins = torch.Generator().manual_seed(0)
+    genes, vectors = torch.tensor([4, 9, 2, 0, 0]), torch.randn(12, 3, generator=coins)
+    values, centre = torch.tensor([1.5, 0.5, 2.0, 0.0, 0.0]), torch.randn(3, generator=coins)
+    got = torch.as_tensor(answer(genes.clone(), values.clone(), vectors.clone(), centre.clone())).float()
+    if got.shape == (5, 3):
+        return "there is still a row for each gene: add them up."
+    if got.shape != (3,):
+        return f"vectors of width 3 should give a bag of shape (3,); got {tuple(got.shape)}."
+    return slip(
+        got,
+        values @ vectors[genes] - centre,
+        outputs(BAGS, genes, values, vectors, centre),
+        "the numbers differ: the sum over the genes of value times vectors[gene], less the centre.",
+    )
+
 
 def _scores(q: Tensor, k: Tensor) -> Tensor:
     return q @ k.T / math.sqrt(q.shape[-1])
@@ -21,7 +59,7 @@ def _weights(scores: Tensor, seen: Tensor) -> Tensor:
     return scores.masked_fill(~seen, -torch.inf).softmax(-1)
 
 
-ATTENTION = {  # wrong answers to exercise 3.1
+ATTENTION = {  # wrong answers to exercise 3.2
     (
         lambda q, k, seen: _weights(q @ k.T, seen)
     ): "the softmax is right but for the scale: divide the scores by the square root of d.",
@@ -81,7 +119,7 @@ def _by_hand(block: nn.Module, x: Tensor, seen: Tensor, heads: int = 2, asking: 
     return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
 
 
-CELL_ROWS = {  # wrong answers to exercise 3.2
+CELL_ROWS = {  # wrong answers to exercise 3.3
     (
         lambda block, x, seen: _by_hand(block, x[:, :1], seen[:, :1])
     ): "[CELL] reads nobody but itself: only its query is needed, but the keys and values of all tokens.",
@@ -133,13 +171,35 @@ def _cell_row(answer: Callable[..., Tensor]) -> str | None:
     )
 
 
-NATS = math.log(1_000)  # of exercise 3.3
-H, FF = 256, 1_024  # DEFAULT's block, of exercise 3.4
+NATS = math.log(1_000)  # of exercise 3.4
+H, FF = 256, 1_024  # DEFAULT's block, of exercise 3.5
 WEIGHTS, BIASES, NORMS = 4 * H * H + 2 * H * FF, 5 * H + FF, 2 * 2 * H
 BLOCK = WEIGHTS + BIASES + NORMS
 
 EXERCISES = {
     "3.1": Exercise(
+        task="Write bag(genes, values, vectors, centre): value times vector, added up over a cell's genes, less the centre.",
+        judge=function(
+            "bag",
+            _bag,
+            {
+                **BAGS,
+                (lambda genes, values, vectors, centre: values[:, None] * vectors[genes]): "a row for each gene",
+                (lambda genes, values, vectors, centre: values @ vectors[genes] + centre): "the numbers differ",
+            },
+            returns="the bag",
+        ),
+        right="Padding adds 0 times a vector, so it has no say, and no order is left in a sum.",
+        hint="vectors[genes] is (S, E). values @ that multiplies each row by its value and adds up.",
+        solution="""
+            def bag(genes, values, vectors, centre):
+                return values @ vectors[genes] - centre
+
+
+            answer = bag
+        """,
+    ),
+    "3.2": Exercise(
         task="Write attention_weights(q, k, seen): one head's weights for one cell, (T, T), nothing for padding.",
         judge=function(
             "attention_weights",
@@ -167,7 +227,7 @@ EXERCISES = {
             answer = attention_weights
         """,
     ),
-    "3.2": Exercise(
+    "3.3": Exercise(
         task="Write cell_row(block, x, seen): a block's output for [CELL] alone, (B, 1, H).",
         judge=function(
             "cell_row",
@@ -198,7 +258,7 @@ EXERCISES = {
             answer = cell_row
         """,
     ),
-    "3.3": Exercise(
+    "3.4": Exercise(
         task="What does a molecule cost a model that gives 1,000 genes the same log-odds, in nats?",
         judge=number(
             NATS,
@@ -219,7 +279,7 @@ EXERCISES = {
             answer = -math.log(1 / 1_000)
         """,
     ),
-    "3.4": Exercise(
+    "3.5": Exercise(
         task="How many parameters does one block of DEFAULT have (h = 256, f = 1,024, 8 heads)?",
         judge=number(
             BLOCK,
@@ -239,7 +299,7 @@ EXERCISES = {
             ),
             rel=0,
         ),
-        right="789,760. DEFAULT has four of them, and they are most of its 3,780,752 parameters.",
+        right="789,760. DEFAULT has four of them: 3,159,040 of its 8,695,520 parameters at 20,000 genes.",
         hint="qkv: h to 3h. attention_out: h to h. ff_in: h to f. ff_out: f to h, all with biases. Two norms: 2h each.",
         solution="""
             h, f = 256, 1024
@@ -276,6 +336,15 @@ QUESTIONS = {
             "scGPT": "scGPT is told values, sorted into bins within each cell.",
             "ours": "ours is told values, as log1p of counts per 10,000, and no order.",
             "Geneformer": "it is given genes ranked by expression relative to their typical level; the position is the value.",
+        },
+        answer="c",
+    ),
+    "3.d": Question(
+        "A gene is expressed but not among the n_genes most variable. What becomes of it?",
+        {
+            "nothing: the model never hears of it": "it is in the bag from which [CELL] starts, and its molecules are predicted too.",
+            "it becomes a token like the others, but its weight in attention is small": "it has no embedding among the tokens; its column is masked or left out, so attention gives it exactly 0.",
+            "it is thrown into the bag where [CELL] starts, and its molecules are predicted": "take it away and the vector changes, as you saw. What it cannot do is attend to other genes.",
         },
         answer="c",
     ),

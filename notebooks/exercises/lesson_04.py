@@ -1,9 +1,10 @@
-"""Notebook 04, training: steps and epochs, clipping, gradient accumulation."""
+"""Notebook 04, training: even directions, steps and epochs, clipping, gradient accumulation."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,11 +14,57 @@ from scfm_lib.model import new_model, prediction_loss
 
 from .judges import Exercise, Question, function, number, outputs, same, slip
 
-LARGE = [torch.tensor([3.0, 0.5]), torch.tensor([[4.0]])]  # gradients of exercise 4.2, norm 5.02
+LARGE = [torch.tensor([3.0, 0.5]), torch.tensor([[4.0]])]  # gradients of exercise 4.3, norm 5.02
 SMALL = [torch.tensor([0.3]), torch.tensor([[0.4]])]  # norm 0.5
-MAX_NORM = 0.05  # of exercise 4.3: so low that clipping always acts
+MAX_NORM = 0.05  # of exercise 4.4: so low that clipping always acts
 
-CLIPPED = {  # wrong answers to exercise 4.2
+
+def _svd(weight: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function that puts `weight` of the singular values in their place."""
+
+    def changed(matrix: Tensor) -> Tensor:
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        return u @ torch.diag(weight(s)) @ vh
+
+    return changed
+
+
+EVEN = {  # wrong answers to exercise 4.1
+    _svd(lambda s: s): "that is the matrix as it was: leave its singular values out.",
+    _svd(lambda s: s / s.max()): "only the largest singular value is 1; the others have kept their distance to it.",
+    _svd(lambda s: s / s.norm()): "that only scales the matrix to a norm of 1; its directions are as uneven as before.",
+    _svd(lambda s: 1 / s): "the weak directions are now the strong ones; all of them should count the same.",
+    _svd(lambda s: s.sqrt()): "the root makes them less uneven, not even.",
+}
+
+
+def _even(answer: Callable[..., Tensor]) -> str | None:
+    for shape in ((4, 4), (6, 3), (3, 6)):
+        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+        got = torch.as_tensor(answer(matrix.clone())).float()
+        if got.shape != matrix.shape:
+            return f"a matrix {shape} should stay one; got {tuple(got.shape)}. Is it full_matrices=False?"
+        values = torch.linalg.svdvals(got)
+        problem = slip(
+            got,
+            u @ vh,
+            [
+                *outputs(EVEN, matrix),
+                (
+                    lambda got: same(torch.linalg.svdvals(got), torch.ones(min(got.shape)), atol=1e-3),
+                    "all singular values are 1, but the directions are not the matrix's own: u on the left, vh on the right.",
+                ),
+            ],
+            f"its singular values should all be 1; they go from {float(values.min()):.2f} to {float(values.max()):.2f}.",
+            atol=1e-4,
+        )
+        if problem:
+            return problem
+    return None
+
+
+CLIPPED = {  # wrong answers to exercise 4.3
     (lambda gradients, max_norm: gradients): "gradients of norm 5.02 came back as they were, though max_norm is 1.",
     (
         lambda gradients, max_norm: [g * min(1.0, max_norm / float(g.norm())) for g in gradients]
@@ -61,7 +108,7 @@ def _parts() -> list[Batch]:
         genes, targets = (torch.randint(0, 20, (3, 5), generator=coins) for _ in range(2))
         values = 1 + torch.rand(3, 5, generator=coins)
         counts = torch.randint(1, most + 1, (3, 5), generator=coins).float()
-        return Batch(genes, values, targets, counts, torch.arange(3))
+        return Batch(genes, values, targets, counts, torch.arange(3), np.full(3, 5))
 
     return [part(1), part(40)]
 
@@ -88,7 +135,7 @@ def _after_two_steps(step: Callable[..., Any]) -> tuple[list[Tensor], list[Any],
 
 
 def _step(own: bool = False, clipped: bool = True, emptied: bool = True) -> Callable[..., float]:
-    """A step in parts as exercise 4.3 wants it, or one with a mistake; `own`: each part over its own molecules."""
+    """A step in parts as exercise 4.4 wants it, or one with a mistake; `own`: each part over its own molecules."""
 
     def step(model: Any, optimizer: Any, parts: list[Batch], max_norm: float) -> float:
         molecules, loss = sum(part.molecules for part in parts), 0.0
@@ -108,7 +155,7 @@ def _step(own: bool = False, clipped: bool = True, emptied: bool = True) -> Call
 
 
 UNEVEN, UNCLIPPED = _step(own=True), _step(clipped=False)
-STEPS = {  # wrong answers to exercise 4.3
+STEPS = {  # wrong answers to exercise 4.4
     UNEVEN: "each part is divided by its own molecules, so a part with few of them weighs as much as one with many: divide by the molecules of all parts.",
     UNCLIPPED: "the step is right but for clipping: clip_grad_norm_ goes between the last backward() and step().",
 }
@@ -145,6 +192,33 @@ def _accumulate(answer: Callable[..., Any]) -> str | None:
 
 EXERCISES = {
     "4.1": Exercise(
+        task="Write even(matrix): the same directions, all singular values exactly 1.",
+        judge=function(
+            "even",
+            _even,
+            {
+                **EVEN,
+                (lambda m: torch.linalg.svd(m, full_matrices=False)[0]): "the directions are not the matrix's own",
+                (lambda m: torch.eye(*m.shape)): "the directions are not the matrix's own",
+                (lambda m: m.sign()): "its singular values should all be 1; they go from",
+            },
+            returns="the matrix",
+        ),
+        right="Of all matrices with singular values of 1 this is the nearest one. Muon gets close to it by products alone.",
+        hint="Which matrix stands where diag(s) was, if every singular value is 1? It may be left out.",
+        solution="""
+            import torch
+
+
+            def even(matrix):
+                u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+                return u @ vh
+
+
+            answer = even
+        """,
+    ),
+    "4.2": Exercise(
         task="How many optimizer steps does the run take?",
         judge=number(
             1_570,
@@ -167,7 +241,7 @@ EXERCISES = {
             answer = math.ceil(5_000 / (16 * 2)) * 10
         """,
     ),
-    "4.2": Exercise(
+    "4.3": Exercise(
         task="Write clip(gradients, max_norm): the gradients, scaled down together if their norm is above max_norm.",
         judge=function(
             "clip",
@@ -191,7 +265,7 @@ EXERCISES = {
             answer = clip
         """,
     ),
-    "4.3": Exercise(
+    "4.4": Exercise(
         task="Write step_in_parts(model, optimizer, parts, max_norm): one step, its gradients from several parts.",
         judge=function(
             "step_in_parts",
@@ -251,10 +325,19 @@ QUESTIONS = {
     "4.c": Question(
         "A checkpoint holds the weights alone. You resume from it. What happens?",
         {
-            "the same losses as without the stop": "the next step depends on more than the weights: think of AdamW's averages and of the step's number.",
+            "the same losses as without the stop": "the next step depends on more than the weights: think of the optimizers' averages and of the step's number.",
             "the model starts again from its random start": "the weights are what was learned, and they are there.",
-            "it goes on, but otherwise: AdamW forgot its averages, schedule and batches their place": "so the library keeps optimizer, step and random state too; order and coins come from the seed.",
+            "it goes on, but otherwise: the optimizers forgot their averages, schedule and batches their place": "so the library keeps optimizers, step and random state too; order and coins come from the seed.",
         },
         answer="c",
+    ),
+    "4.d": Question(
+        "Why are the gene vectors left to AdamW, and the matrices of the blocks given to Muon?",
+        {
+            "Muon would need too much memory for them": "it needs less: one average for each weight, where AdamW keeps two.",
+            "a block's matrix works as a whole, on all directions of what comes in; a table of gene vectors is a row for each gene, looked up or added one by one": "so evening out its directions means something for the one, and would mix genes that have nothing to do with each other in the other.",
+            "gene vectors are not trained": "they are, by AdamW; those of the bag at a tenth of the rate.",
+        },
+        answer="b",
     ),
 }

@@ -80,16 +80,19 @@ print(check_text(found).replace(os.getcwd(), "this folder"))
 # %% [markdown]
 # ## 3. What takes memory: parameters
 #
-# A model is a list of numbers, its **parameters**. In training each of them is kept four times, in 4 bytes (fp32):
-# the number itself, its gradient (which way to move it), and two running averages that the AdamW optimizer keeps of
-# that gradient. By hand, for MINIMAL:
+# A model is a list of numbers, its **parameters**. In training each of them is kept with its gradient (which way to move
+# it) and with running averages of that gradient, all in 4 bytes (fp32). How many averages, depends on the optimizer:
+# Muon, which moves the matrices inside the model, keeps one, and AdamW, which moves all the rest, keeps two (notebook
+# 04). By hand, for MINIMAL with 20,000 genes:
 
 # %%
-parameters = 554_856  # notebook 03 counts them layer by layer
-copies = {"parameters": 1, "gradients": 1, "optimizer": 2}
-by_hand = {name: 4 * parameters * count for name, count in copies.items()}
+parameters, moved_by_muon = 3_078_048, 393_216  # notebook 03 counts them, part by part
+by_hand = {"parameters": 4 * parameters, "gradients": 4 * parameters}
+by_hand["optimizer"] = 4 * (2 * parameters - moved_by_muon)
 print(by_hand, "bytes")
-print(f"together {sum(by_hand.values()) / 1e6:.1f} MB: 16 bytes for each parameter")
+print(
+    f"together {sum(by_hand.values()) / 1e6:.1f} MB: {sum(by_hand.values()) / parameters:.1f} bytes for each parameter"
+)
 
 # %% [markdown]
 # `scfm.estimate` says the same. We ask it for a named card, a Tesla T4 (what Colab and Kaggle give for free), so that
@@ -102,8 +105,8 @@ assert all(estimate["memory_bytes"][name] == size for name, size in by_hand.item
 print("the library agrees:", estimate["parameters"], "parameters")
 
 # %% [markdown]
-# **Exercise 1.1** (easy, 3 minutes). DEFAULT has 3,780,752 parameters. How many megabytes (1 MB = 1,000,000 bytes) do
-# parameters, gradients and optimizer take together in training?
+# **Exercise 1.1** (easy, 3 minutes). DEFAULT with 20,000 genes has 8,695,520 parameters, of which Muon moves 3,145,728. How
+# many megabytes (1 MB = 1,000,000 bytes) do parameters, gradients and optimizer take together in training?
 
 # %%
 import exercises
@@ -114,7 +117,7 @@ exercises.check("1.1", answer)
 # %% [markdown]
 # ## 4. What really takes memory: activations
 #
-# 9 MB would fit anywhere. But to find the gradients, the forward pass has to be kept: what every block computed for
+# 48 MB would fit anywhere. But to find the gradients, the forward pass has to be kept: what every block computed for
 # every token of every cell in the batch. These **activations** grow with the cells in a batch and with the genes that
 # a cell expresses.
 
@@ -158,7 +161,7 @@ for cells_in_batch in (8, 32, 128):
 
 # %% [markdown]
 # **Exercise 1.2** (medium, 6 minutes). With batches of 32 cells DEFAULT needs the activations printed above, and 500 MB
-# that torch takes on a card, and 16 bytes for each of its 3,780,752 parameters. Assume activations grow in proportion
+# that torch takes on a card, and what you found in exercise 1.1. Assume activations grow in proportion
 # to the cells in a batch. What is the largest batch (a whole number of cells) that fits in 4 GB (4,000,000,000 bytes)?
 
 # %%

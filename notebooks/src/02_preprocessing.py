@@ -12,8 +12,8 @@
 # # 02 · From counts to tokens
 #
 # **You will be able to** read a table of counts, tell a poor cell from a good one, undo differences in sequencing depth,
-# choose genes that tell cells apart, and say what exactly the model is fed: which genes, with which values, in which
-# two halves.
+# choose genes that tell cells apart, and say what exactly the model is fed: which genes, as tokens or in a bag, with
+# which values, in which two halves.
 #
 # | | |
 # |---|---|
@@ -211,14 +211,18 @@ plt.show()
 # *Figure: a dot for each gene, variance over mean, both logarithmic. All follow a rising band; the chosen genes lie at its
 # upper edge, above the dashed line where variance equals mean.*
 #
-# Held-out cells take no part in this choice, here and in the library: a gene list is something learned, too. The list is
-# the model's **vocabulary**: gene number 0, 1, 2 and so on.
+# These genes become the model's **tokens**, which it looks at one by one, each beside each (section 5). No gene is lost,
+# though: the **vocabulary** is every gene that was seen in at least `min_cells` of the cells to learn from. The model
+# hears all of them, added up into one *bag*, and predicts all of them. Tokens come first in the vocabulary, as gene
+# number 0, 1, 2 and so on, the others behind.
+#
+# Held-out cells take no part in these choices, here and in the library: a gene list is something learned, too.
 
 # %% [markdown]
 # ## 5. Why only the genes that are there?
 #
 # A **token** is what a transformer reads at a time: here, one gene of one cell with its value. We could give every gene
-# of the vocabulary a token, zeros too. But in attention every token looks at every other, so the work for those looks
+# a token, zeros too. But in attention every token looks at every other, so the work for those looks
 # grows with the square of their number, and everything else in proportion to it.
 
 # %%
@@ -251,6 +255,9 @@ plt.show()
 # So reading only what is there is about a tenth of the work for such data, and no information is lost: that a gene is
 # *not* in the list says as much as a token with a zero.
 #
+# It is also why tokens are for the most variable genes alone. A cell of PBMC3k shows 849 genes, of which 112 are among
+# the 1,000 most variable. The bag costs next to nothing: it adds up, and no gene in it looks at another.
+#
 # **Exercise 2.2** (medium, 5 minutes). A cell has 112 tokens, or 1,000 if zeros get one too. How many times more pairs of
 # tokens does attention have to score for the 1,000?
 
@@ -281,7 +288,7 @@ print(f"as a full table of 4-byte numbers: {len(store) * len(store.symbols) * 4:
 
 # %%
 genes, molecules, lengths = store.rows(np.array([0]))
-print(int(lengths[0]), "genes of the vocabulary were seen in cell 0")
+print(f"{lengths[0]} genes were seen in cell 0, {int((genes < store.n_tokens).sum())} of them tokens, which come first")
 print(", ".join(f"{store.symbols[g]} {m}" for g, m in list(zip(genes, molecules, strict=True))[:8]), "...")
 
 # %% [markdown]
@@ -318,8 +325,8 @@ in_a, in_b = half_a > 0, half_b > 0
 print("genes seen in A:", int(in_a.sum()), " in B:", int(in_b.sum()), " in both:", int((in_a & in_b).sum()))
 
 # %% [markdown]
-# `HalfCells` does that for every cell, anew in each epoch, and puts halves of similar length into a batch, since all rows
-# of a batch are filled up to the longest (*padding*, value 0).
+# `HalfCells` does that for every cell, anew in each epoch, and puts halves with about as many tokens into a batch. For all
+# rows of a batch are filled up to the longest (*padding*, value 0), and among tokens that is dear.
 
 # %%
 from scfm_lib.dataset import HalfCells
@@ -327,6 +334,7 @@ from scfm_lib.dataset import HalfCells
 batches = HalfCells(store, np.flatnonzero(~store.held_out), cells_per_step=32, seed=0)
 batch = batches[0]
 print("genes", tuple(batch.genes.shape), "values", tuple(batch.values.shape), "(half cells, longest half)")
+print(f"tokens {batch.tokens.min()} to {batch.tokens.max()} of a half cell, in the first columns")
 print("targets", tuple(batch.target_genes.shape), "molecules to predict:", int(batch.molecules))
 
 # %% [markdown]
@@ -339,32 +347,36 @@ answer = ...
 exercises.check("2.3", answer)
 
 # %% [markdown]
-# What does sorting by length save? Compare with batches of cells in random order:
+# What does sorting by tokens save? Compare with batches of cells in random order:
+
 
 # %%
-lengths_of_halves = np.concatenate([(batches[i].values > 0).sum(1).numpy() for i in range(len(batches))])
-shuffled = np.random.default_rng(0).permutation(lengths_of_halves)
+def padding(groups):
+    """The share of places without a token, if each group of half cells is filled up to its longest."""
+    return 1 - sum(g.sum() for g in groups) / sum(len(g) * g.max() for g in groups)
+
+
+sorted_groups = [batches[i].tokens for i in range(len(batches))]  # how many tokens each half cell has
+shuffled = np.random.default_rng(0).permutation(np.concatenate(sorted_groups))
 groups = np.array_split(shuffled, len(batches))
-random_padding = 1 - lengths_of_halves.sum() / sum(len(g) * g.max() for g in groups)
-sorted_padding = 1 - lengths_of_halves.sum() / sum(batches[i].values.numel() for i in range(len(batches)))
-print(f"padding: {random_padding:.0%} in random order, {sorted_padding:.0%} sorted by length")
+print(f"padding: {padding(groups):.0%} in random order, {padding(sorted_groups):.0%} sorted by tokens")
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
 widest = int(shuffled.max())
-drawn = {"A batch in random order": groups[0], "A batch of similar lengths": (batch.values > 0).sum(1).numpy()}
+drawn = {"A batch in random order": groups[0], "A batch sorted by tokens": batch.tokens}
 for panel, (title, rows) in zip(panels, drawn.items(), strict=True):
     filled = np.arange(widest)[None, :] < np.sort(rows)[:, None]
     inside = np.arange(widest)[None, :] < rows.max()
     panel.imshow(filled + 0.0 + inside, aspect="auto", cmap="cividis", vmin=0, vmax=2, interpolation="nearest")
-    panel.set(xlabel="place in the row", title=title)
+    panel.set(xlabel="place among the tokens", title=title)
 panels[0].set_ylabel("half cells")
 plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# *Figure: two batches as bands. Yellow is a gene, grey is padding that is computed for nothing, dark is outside the batch. In
-# random order short rows carry a wide strip of padding; with similar lengths there is almost none.*
+# *Figure: two batches as bands. Yellow is a token, grey is padding that is computed for nothing, dark is outside the batch.
+# In random order short rows carry a wide strip of padding; sorted, there is almost none.*
 
 # %% [markdown]
 # ## 9. Several data sets, genes aligned
@@ -384,7 +396,8 @@ both = (
     else scfm.prepare([adata[:350].copy(), other[:, order].copy()], config, both_folder)
 )
 print(both.report[2])
-print(len(both), "cells,", len(both.symbols), "genes;", np.bincount(both.dataset), "cells of each data set")
+print(len(both), "cells,", len(both.symbols), "genes,", both.n_tokens, "of them tokens;", end=" ")
+print(np.bincount(both.dataset), "cells of each data set")
 
 # %% [markdown]
 # The name of a gene may differ between laboratories, too: one writes symbols, another Ensembl ids, with a version behind
@@ -415,9 +428,9 @@ expected = adata[row, both.symbols[genes]].X.toarray().ravel()
 print("all counts of cell", row, "are right:", bool((expected == molecules).all()))
 
 # %% [markdown]
-# **Exercise 2.4** (medium, 6 minutes). Two data sets have 14,000 and 18,000 genes, and 12,000 of them in common. Your
-# vocabulary shall have 2,000 genes. From how many genes does the library choose, and what is the largest vocabulary it could
-# make? Answer with two numbers: `answer = (choose_from, largest)`.
+# **Exercise 2.4** (medium, 6 minutes). Two data sets have 14,000 and 18,000 genes, and 12,000 of them in common, all seen in
+# many cells. You ask for 2,000 tokens. From how many genes does the library choose them, and how many genes does the model
+# hear and predict? Answer with two numbers: `answer = (choose_from, heard)`.
 
 # %%
 answer = ...
@@ -428,7 +441,8 @@ exercises.check("2.4", answer)
 #
 # * Counts are whole molecules, and most entries are 0 because most molecules are never caught.
 # * Divide by the library size, take log1p: depth is gone, and two cells can be compared.
-# * A vocabulary is learned, so it is chosen on training cells alone.
+# * Every gene seen in a few cells is heard and predicted; the most variable ones are tokens.
+# * Both lists are learned, so they are made from training cells alone.
 # * A token is a gene that was seen, with its value; zeros need no token.
 # * Each molecule goes to one of two halves by a coin. Predicting one half from the other cannot be done by copying noise.
 #

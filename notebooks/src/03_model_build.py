@@ -11,13 +11,13 @@
 # %% [markdown]
 # # 03 · Building the model
 #
-# **You will be able to** build the whole model yourself, from a gene and its value to a cell's vector and the genes it
-# expects; compute attention by hand and say what each number means; load the library's weights into your own class and
+# **You will be able to** build the whole model yourself, from genes and their values to a cell's vector and the genes
+# it expects; compute attention by hand and say what each number means; load the library's weights into your own class and
 # get the same output; count every parameter; and say how three published models differ from this one.
 #
 # | | |
 # |---|---|
-# | minutes on a 2-core CPU | under 1, and about 60 for you |
+# | minutes on a 2-core CPU | under 1, and about 70 for you |
 # | minutes on a T4 | not measured |
 # | needs | nothing: it runs alone. What a token is and why is told in more detail in notebook 02 |
 
@@ -51,35 +51,41 @@ torch.set_grad_enabled(False)  # here we only compute forwards; notebook 04 lear
 plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
 
 # %% [markdown]
-# The whole way, with the shapes that we shall meet. **B** is the number of cells, **T** the number of genes in the
-# longest of them, **H** the width of a token (`hidden_dim`), **G** the number of genes in the vocabulary.
+# The whole way, with the shapes that we shall meet. **B** is the number of cells, **S** the number of genes in the
+# longest of them, **H** the width of a token (`hidden_dim`), **G** the number of all genes. Every gene that a cell
+# expresses is heard and predicted; the `n_genes` most variable of all G are *tokens* too, which means that they take
+# part in attention.
 #
 # ```text
-# genes, values  (B, T)          which genes a cell expresses, and how much
-#      | tokens                  section 2
-# tokens         (B, 1 + T, H)   one vector per gene, and [CELL] in front
-#      | blocks                  sections 3 and 4: attention, feed-forward
-# tokens         (B, 1 + T, H)   the same shape, now each knows of the others
-#      | take [CELL]             section 5
+# genes, values  (B, S)          which genes a cell expresses, and how much
+#      | bag                     section 2: all of them, added up
+# [CELL]         (B, H)          where the cell's vector starts
+#      | tokens                  section 3: a vector for each gene that is a token
+# tokens         (B, 1 + S, H)   [CELL] in front
+#      | blocks                  sections 4 and 5: attention, feed-forward
+# tokens         (B, 1 + S, H)   the same shape, now each knows of the others
+#      | take [CELL]             section 6
 # cell vectors   (B, H)          what you use afterwards
-#      | decoder                 section 6
+#      | decoder                 section 7
 # log-odds       (B, G)          which genes the next molecules should come from
 # ```
 
 # %% [markdown]
 # ## 1. Two cells
 #
-# 700 blood cells come with scanpy, so nothing is downloaded. For more of them write `name = "pbmc3k"`.
+# 700 blood cells come with scanpy, so nothing is downloaded. For more of them write `name = "pbmc3k"`. MINIMAL makes
+# tokens of the 1,000 most variable genes. This small table has only 765, so all of them would be tokens; we ask for
+# 300, so that there are genes of both kinds, as there are in a whole genome.
 
 # %%
 name = "bundled"  # or "pbmc3k"
-minimal = scfm.load_config("minimal")
-folder = scfm.work_dir() / "03_model_build" / f"store_{name}"
+config = scfm.load_config("minimal", {"model.n_genes": 300})
+folder = scfm.work_dir() / "03_model_build" / f"store_{name}_300"
 if (folder / "store.json").exists():
     store = scfm.open_store(folder)
 else:
-    store = scfm.prepare([scfm.find_data(name)], minimal, folder)
-print(len(store), "cells,", len(store.symbols), "genes in the vocabulary")
+    store = scfm.prepare([scfm.find_data(name)], config, folder)
+print(f"{len(store)} cells, {len(store.symbols)} genes; the first {store.n_tokens} of them are tokens")
 
 # %% [markdown]
 # A real cell has more genes than fit in a figure. So we take two cells and keep the 8 strongest genes of the first and
@@ -112,50 +118,166 @@ values = nn.utils.rnn.pad_sequence([first_values, second_values], batch_first=Tr
 print("genes", tuple(genes.shape), "values", tuple(values.shape))
 print("second cell:", [round(v, 2) for v in values[1].tolist()])
 
+# %% [markdown]
+# Which of them are tokens? The store numbers the genes so that tokens come first, so a look at the number will do.
+
 # %%
-labels = [["[CELL]", *store.symbols[first_genes.numpy()]]]
-labels += [["[CELL]", *store.symbols[second_genes.numpy()], "padding", "padding", "padding"]]
+is_token = (genes < store.n_tokens) & (values > 0)  # (2, 8)
+print("tokens:", is_token.sum(1).tolist(), "of", (values > 0).sum(1).tolist(), "genes")
+
+
+# %%
+def label(gene, value):
+    """A gene's symbol, in brackets if it is no token."""
+    if value == 0:
+        return "padding"
+    return store.symbols[gene] if gene < store.n_tokens else f"({store.symbols[gene]})"
+
+
+labels = [["[CELL]", *map(label, *row)] for row in zip(genes.tolist(), values.tolist(), strict=True)]
+print(labels[1])
+
+# %%
 figure, panels = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
-for panel, row, names, title in zip(panels, values, labels, ["first cell", "second cell"], strict=True):
-    panel.bar(range(8), row, color=BLUE)
+for panel, row, token, names, title in zip(panels, values, is_token, labels, ["first", "second"], strict=True):
+    panel.bar(range(8), row * token, color=BLUE, label="a token")
+    panel.bar(range(8), row * ~token, color=ORANGE, label="heard in the bag only")
     panel.set_xticks(range(8), names[1:], rotation=60, ha="right")
-    panel.set_title(f"What the model reads of the {title}", fontsize=11)
+    panel.set_title(f"What the model reads of the {title} cell", fontsize=11)
 panels[0].set_ylabel("value: ln(1 + counts per 10,000)")
+panels[0].set_ylim(0, 8.5)
+panels[1].legend(frameon=False, loc="upper right")
 plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# *Figure: two bar charts, a bar for each gene, its height the gene's value. The first cell has 8 genes. The second has
-# 5, and three empty places called padding.*
+# *Figure: two bar charts, a bar for each gene, its height the gene's value. The first cell has 8 genes, the second 5
+# and three empty places called padding. Blue genes are tokens; orange ones, with their names in brackets, are not: 300
+# others vary more, for their mean.*
 
 # %% [markdown]
-# ## 2. From a gene and its value to a token
+# ## 2. A bag of all genes
 #
-# A **token** is a vector that stands for one gene of one cell. We take the library's model, fresh and untrained, read
-# its weights as plain tensors, and do each step with them by hand.
+# We take the library's model, fresh and untrained, read its weights as plain tensors, and do each step with them by
+# hand.
 
 # %%
-from scfm_lib.dataset import pca_start
+from scfm_lib.dataset import log_normalise, pca_start
 from scfm_lib.model import new_model
 
-shape = minimal.model.model_copy()
-shape.n_genes = len(store.symbols)  # the vocabulary may be smaller than the preset's
+shape = config.model.model_copy()
+shape.n_genes = store.n_tokens  # the data may have fewer genes than the config asks for
 start = pca_start(store, cells, shape.gene_embedding_dim, seed=0)
 library = new_model(shape, seed=0, start=start).eval()
 w = library.state_dict()  # name -> tensor
-print(len(w), "tensors, such as gene_embedding", tuple(w["gene_embedding"].shape))
+print(len(w), "tensors, such as bag_embedding", tuple(w["bag_embedding"].shape))
 
 # %% [markdown]
-# **Which gene?** Each gene of the vocabulary has a row of 64 learned numbers, its *embedding*. To look one up is all
-# there is to it.
+# **[CELL]** is a vector that belongs to no gene: in the blocks it reads the genes, and it ends as the cell's vector.
+# Where should it start? It could be the same in every cell, and learn of each gene by attention. But attention over
+# all the genes of a cell is dear. So [CELL] starts from something cheap that has heard of every one of them.
+#
+# First the cell is laid out over all genes, a place for each. (Padding adds 0 to gene 0, so it has no say.)
 
 # %%
-embedded = w["gene_embedding"][genes]
-print(tuple(genes.shape), "->", tuple(embedded.shape), "(B, T, gene_embedding_dim)")
+profile = torch.zeros(2, len(store.symbols)).scatter_add(1, genes, values)  # (2, 765)
+print(tuple(genes.shape), "->", tuple(profile.shape), "(B, G)")
+print("places that are not 0:", (profile > 0).sum(1).tolist())
+
+# %% [markdown]
+# Each gene has a row of 64 numbers, its *bag vector*. Every expressed gene throws in its vector, times its value, and
+# all are added up: a **bag** of genes, in which, as in any bag, there is no order. It is one matrix product.
+
+# %%
+total = profile @ w["bag_embedding"]  # (2, 765) @ (765, 64)
+gene_by_gene = sum(value * w["bag_embedding"][gene] for gene, value in zip(first_genes, first_values, strict=True))
+assert torch.allclose(total[0], gene_by_gene, atol=1e-5)
+print(tuple(profile.shape), "@", tuple(w["bag_embedding"].shape), "->", tuple(total.shape))
+
+# %% [markdown]
+# What is in these vectors? At the start, a **PCA** (principal component analysis) of the training cells. It looks for
+# the direction, over all genes, in which the cells differ most, then for the next one at a right angle to it, and so
+# on, 64 times. `pca_start` has found them, and the cells' spread (standard deviation) along each. Every direction is
+# divided by the first spread, so that numbers of about 1 come out.
+
+# %%
+everyone = torch.tensor(log_normalise(store.matrix(cells), store.library_size[cells]).toarray())  # (cells, 765)
+directions, spreads = start["components"], start["spread"]
+assert torch.allclose(w["bag_embedding"], directions / spreads[0])
+print("all training cells", tuple(everyone.shape), " directions", tuple(directions.shape))
+print("spread along the first three:", [round(s, 1) for s in spreads[:3].tolist()])
+
+# %% [markdown]
+# What all cells have in common tells nothing about any of them. Yet it is a large part of each bag, since values are
+# never negative. So the bag of the **mean cell** is taken away:
+
+# %%
+bags = everyone @ w["bag_embedding"]  # (cells, 64)
+centred_bags = bags - w["bag_centre"]
+print(f"length of the mean of all bags: {bags.mean(0).norm():.2f} before, {centred_bags.mean(0).norm():.2f} after")
+print(f"what differs between cells:     {bags.std(0).norm():.2f} before, {centred_bags.std(0).norm():.2f} after")
+
+# %% [markdown]
+# With that, the bag is exactly where the cell lies in the PCA:
+
+# %%
+from sklearn.decomposition import PCA
+
+scores = PCA(64, svd_solver="arpack", random_state=0).fit_transform(everyone.numpy())  # (cells, 64)
+assert np.allclose(centred_bags, scores / scores[:, 0].std(ddof=1), atol=1e-3)
+print("the bags are scikit-learn's PCA, over the spread of its first component:", scores.shape)
+
+# %%
+figure, panels = plt.subplots(1, 2, figsize=(8.5, 3.4), sharey=True)
+for panel, gene in zip(panels, ["LYZ", "NKG7"], strict=True):
+    amount = everyone[:, list(store.symbols).index(gene)]
+    dots = panel.scatter(centred_bags[:, 0], centred_bags[:, 1], c=amount, s=7, cmap="cividis")
+    panel.set(xlabel="first number of the bag", title=f"{gene}: its value in each cell")
+    figure.colorbar(dots, ax=panel)
+panels[0].set_ylabel("second number of the bag")
+plt.tight_layout()
+plt.show()
+
+# %% [markdown]
+# *Figure: the training cells as dots, placed by the first two of the 64 numbers of their bags, before any training. Left
+# coloured by the value of LYZ, a gene of monocytes, right by NKG7, a gene of killer cells: each is high in another
+# region.*
+#
+# So before the first training step [CELL] already starts at a PCA of all genes, which is a good description of a cell.
+# The bag is widened to H = 128 and added to a learned vector that is the same for all:
+
+# %%
+bag = total - w["bag_centre"]
+cell = w["cell_token"] + bag @ w["bag_to_cell.weight"].T  # (2, 128)
+assert torch.allclose(cell, library.cell_start(genes, values), atol=1e-5)
+print(tuple(bag.shape), "->", tuple(cell.shape), "(B, H): where [CELL] starts")
+
+# %% [markdown]
+# **Exercise 3.1** (easy, 5 minutes). Write `bag(genes, values, vectors, centre)` for one cell: `genes` and `values` are
+# `(S,)`, padding with value 0 included; `vectors` is `(G, E)` and `centre` `(E,)`; return the bag `(E,)`, less the
+# centre. Then `answer = bag`.
+
+# %%
+answer = ...
+exercises.check("3.1", answer)
+
+# %% [markdown]
+# ## 3. From a gene and its value to a token
+#
+# A bag adds up and no more: it cannot say "much of this gene, but only where that one is there". For that, the most
+# variable genes become **tokens**: a vector for each such gene of each cell, and the vectors can look at each other.
+#
+# **Which gene?** Each token gene has a row of 64 learned numbers, its *embedding*. To look one up is all there is to it.
+# (Places that are no token look up gene 0; what they get will be masked.)
+
+# %%
+number = genes * is_token  # (2, 8)
+embedded = w["gene_embedding"][number]
+print(tuple(number.shape), "->", tuple(embedded.shape), "(B, S, gene_embedding_dim)")
 
 # %% [markdown]
 # The model is 128 wide, so a matrix widens the 64 numbers. It gives two vectors for each gene: its *identity* ("I am
-# CD74") and a *slope*, that which changes the more of it there is.
+# LST1") and a *slope*, that which changes the more of it there is.
 
 # %%
 both = embedded @ w["gene_to_token.weight"].T  # (2, 8, 256)
@@ -164,7 +286,43 @@ print(tuple(both.shape), "->", tuple(identity.shape), "and", tuple(slope.shape))
 
 # %% [markdown]
 # **How much?** Identity plus slope times value is a straight line. But twice the value need not mean twice as much to
-# the model, so a small network of 32 units adds a curve that is the same for all genes.
+# the model, so a small network of 32 units adds a curve that is the same for all genes. A unit is a *hinge*: flat on
+# one side of its **kink**, a slanted line on the other,
+#
+# $$\max(0,\; v - \text{kink}) \qquad\text{or, facing the other way,}\qquad \max(0,\; \text{kink} - v).$$
+#
+# In the library's terms it is `relu(weight * v + bias)` with a weight of 1 or -1, so the kink is at `-bias / weight`.
+
+# %%
+facing, bias = w["value_in.weight"].squeeze(1), w["value_in.bias"]  # (32,) and (32,)
+kinks = -bias / facing
+there = everyone[everyone > 0]  # all values of the training cells
+among = (kinks > there.min()) & (kinks < there.max())
+print(f"32 kinks from {kinks.min():.1f} to {kinks.max():.1f}, {int((facing > 0).sum())} of them bend upwards")
+print(f"values from {there.min():.1f} to {there.max():.1f}: {int(among.sum())} kinks lie among them")
+
+# %%
+grid = torch.linspace(0, 8, 200)  # values
+hinges = F.relu(grid[:, None] * facing + bias)  # (200, 32)
+figure, axes = plt.subplots(figsize=(7, 3.2))
+axes.hist(there.numpy(), bins=60, density=True, color="0.8", label="values of these cells")
+for unit in range(0, 32, 3):
+    colour, style, told = (BLUE, "-", "rising") if facing[unit] > 0 else (ORANGE, "--", "falling")
+    axes.plot(grid, hinges[:, unit], style, color=colour, label=told if unit < 6 else None)
+axes.set(xlabel="value: ln(1 + counts per 10,000)", ylabel="a unit's output", ylim=(0, 2.5))
+axes.set_title("Hinges before training: they bend where the values are", fontsize=11)
+axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+plt.show()
+
+# %% [markdown]
+# *Figure: eleven of the 32 hinges over the value. Blue lines are 0 and rise from their kink on; dashed orange lines fall
+# to 0 at their kink. The kinks are spread evenly over the axis from 1.2 to 6.5. Behind them in grey, how often each
+# value occurs in these cells.*
+#
+# Why must kinks lie where values are? Only there does a unit bend anything. If its kink is below all values, it is a
+# straight line for every gene, and the slope has that already. If it faces away from all values, it is 0 for every
+# gene, gets no gradient, and stays dead. (The kinks that lie below these values are for cells that were read deeper:
+# the more molecules a cell has, the smaller is the value of a single one.)
 
 # %%
 value = values.unsqueeze(-1)  # (2, 8, 1)
@@ -173,27 +331,28 @@ amount = inner @ w["value_out.weight"].T + w["value_out.bias"]  # (2, 8, 128)
 print(tuple(value.shape), "->", tuple(inner.shape), "->", tuple(amount.shape))
 
 # %% [markdown]
-# The three are added. In front comes **[CELL]**, a learned vector that belongs to no gene. It starts the same in each
-# cell, reads all genes, and ends as the cell's vector.
+# The three are added, and [CELL] is put in front.
 
 # %%
 gene_tokens = identity + slope * value + amount  # (2, 8, 128)
-cell_token = w["cell_token"].expand(2, 1, -1)  # (2, 1, 128)
-x = torch.cat([cell_token, gene_tokens], dim=1)
-print(tuple(x.shape), "(B, 1 + T, H)")
+x = torch.cat([cell[:, None], gene_tokens], dim=1)
+seen = F.pad(is_token, (1, 0), value=True)  # (2, 9): who may be read; [CELL] is always there
+print(tuple(x.shape), "(B, 1 + S, H)")
 
 # %%
-assert torch.allclose(x, library.tokens(genes, values), atol=1e-5)
-print("our tokens are the library's")
+theirs, attend = library.read(genes, values, most_tokens=8)
+assert torch.allclose(x, theirs, atol=1e-5)
+assert (seen == attend[:, 0, 0]).all()
+print("what we give to the blocks is what the library gives")
 
 # %% [markdown]
 # What is *not* there: a position. In a text, word 3 comes after word 2; in a cell, no gene comes after another. A cell
 # is a set, and we shall test that the model treats it as one.
 
 # %% [markdown]
-# ## 3. Attention by hand
+# ## 4. Attention by hand
 #
-# So far each token knows of its own gene only. *Attention* lets each token collect from the others what it needs.
+# So far each token knows of its own gene only, and [CELL] knows a sum. *Attention* lets each token collect from the others what it needs.
 #
 # First every token is brought to the same scale, so that a strong gene does not shout down the rest. That is a **layer
 # norm**: subtract the mean of a token's 128 numbers, divide by their standard deviation, then a learned scale and
@@ -245,17 +404,16 @@ print(tuple(scores.shape), "(B, who asks, who is read)")
 # %% [markdown]
 # ### Mask, then softmax
 #
-# Padding must not be read. We set its *columns* to minus infinity; since $e^{-\infty} = 0$, the **softmax** then gives
-# it a weight of exactly 0. The softmax turns each row of scores into weights that add up to 1:
+# Padding must not be read, nor a gene that is no token. We set their *columns* to minus infinity; since
+# $e^{-\infty} = 0$, the **softmax** then gives them a weight of exactly 0. The softmax turns each row of scores into weights that add up to 1:
 #
 # $$\text{attention} = \text{softmax}\!\left(\frac{QK^\top}{\sqrt{d}} + \text{mask}\right)$$
 
 # %%
-seen = F.pad(values > 0, (1, 0), value=True)  # (2, 9): [CELL] is always there
 masked = scores.masked_fill(~seen[:, None, :], -torch.inf)
 attention = masked.softmax(dim=-1)
-print("each row adds up to 1: ", torch.allclose(attention.sum(-1), torch.ones(2, 9)))
-print("weight on padding:     ", attention[1, :, 6:].max().item())
+print("each row adds up to 1:     ", torch.allclose(attention.sum(-1), torch.ones(2, 9)))
+print("weight on what is no token:", attention[1][:, ~seen[1]].max().item())
 
 
 # %%
@@ -270,8 +428,8 @@ def heat_map(axes, numbers, columns, rows, title, **colours):
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4))
 most = scores[1].abs().max().item()
-heat_map(left, scores[1], labels[1], labels[1], "Scores: padding has some too", cmap="PuOr", vmin=-most, vmax=most)
-heat_map(right, attention[1], labels[1], labels[1], "Weights: nothing for padding", cmap="cividis", vmin=0)
+heat_map(left, scores[1], labels[1], labels[1], "Scores: for all places", cmap="PuOr", vmin=-most, vmax=most)
+heat_map(right, attention[1], labels[1], labels[1], "Weights: for tokens alone", cmap="cividis", vmin=0)
 left.set_ylabel("who asks")
 for axes in (left, right):
     axes.set_xlabel("who is read")
@@ -280,19 +438,19 @@ plt.show()
 
 # %% [markdown]
 # *Figure: two heat maps of the second cell, a row for each token that asks and a column for each that is read. Left,
-# the scores, for padding too. Right, the weights after mask and softmax: the three columns of padding are at 0, and
-# each row adds up to 1.*
+# the scores, for padding and the gene in brackets too. Right, the weights after mask and softmax: their four columns are
+# at 0, and each row adds up to 1.*
 #
 # Do not look for biology here: these weights are random. What a trained model's [CELL] reads is for notebook 06. The
-# rows of padding are computed too, but nobody ever reads them.
+# rows of padding and of the gene in brackets are computed too, but nobody ever reads them.
 #
-# **Exercise 3.1** (medium, 6 minutes). Write `attention_weights(q, k, seen)` for one head and one cell: `q` and `k`
+# **Exercise 3.2** (medium, 6 minutes). Write `attention_weights(q, k, seen)` for one head and one cell: `q` and `k`
 # are `(T, d)`, `seen` is `(T,)` with False for padding; return the weights `(T, T)`. Then
 # `answer = attention_weights`.
 
 # %%
 answer = ...
-exercises.check("3.1", answer)
+exercises.check("3.2", answer)
 
 # %% [markdown]
 # ### Mixing
@@ -320,7 +478,7 @@ def attend_by_hand(q, k, v, seen, heads):
 
 
 by_hand = attend_by_hand(q, k, v, seen, shape.num_heads)
-print(tuple(by_hand.shape), "(B, 1 + T, H)")
+print(tuple(by_hand.shape), "(B, 1 + S, H)")
 
 # %% [markdown]
 # ### The same by torch
@@ -336,10 +494,10 @@ def split_heads(t, heads=shape.num_heads):
 
 mask = seen[:, None, None, :]  # (B, 1, 1, T): the same for all heads and for all who ask
 by_torch = F.scaled_dot_product_attention(split_heads(q), split_heads(k), split_heads(v), attn_mask=mask)
-print(tuple(by_torch.shape), "(B, heads, 1 + T, H / heads)")
+print(tuple(by_torch.shape), "(B, heads, 1 + S, H / heads)")
 
 # %%
-by_torch = by_torch.transpose(1, 2).flatten(2)  # heads side by side again: (B, 1 + T, H)
+by_torch = by_torch.transpose(1, 2).flatten(2)  # heads side by side again: (B, 1 + S, H)
 assert torch.allclose(by_hand, by_torch, atol=1e-5)
 print("attention by hand and by torch agree:", tuple(by_torch.shape))
 
@@ -348,7 +506,7 @@ print("attention by hand and by torch agree:", tuple(by_torch.shape))
 
 # %%
 scores = split_heads(q)[0] @ split_heads(k)[0].transpose(1, 2) / math.sqrt(head_width)  # (4, 9, 9)
-cell_reads = scores.softmax(dim=-1)[:, 0]  # (4, 9): [CELL]'s row of each head; no padding in this cell
+cell_reads = scores.masked_fill(~seen[0], -torch.inf).softmax(dim=-1)[:, 0]  # (4, 9): [CELL]'s row of each head
 figure, axes = plt.subplots(figsize=(7, 2.8))
 heads = [f"head {number}" for number in range(1, 5)]
 heat_map(axes, cell_reads, labels[0], heads, "[CELL] asks four questions at once", cmap="cividis", vmin=0)
@@ -356,10 +514,11 @@ plt.show()
 
 # %% [markdown]
 # *Figure: a heat map with a row for each of the four heads and a column for each token of the first cell: how much of
-# each token [CELL] reads. The heads have different patterns, since each has weights of its own.*
+# each token [CELL] reads, and nothing of the genes in brackets. The heads have different patterns, since each has weights
+# of its own.*
 
 # %% [markdown]
-# ## 4. A block
+# ## 5. A block
 #
 # Attention is the first half of a block. What was collected goes through one more matrix and is **added** to the
 # token, not put in its place: a *residual connection*, which lets many blocks stand on one another without losing what
@@ -410,57 +569,73 @@ print(tuple(x.shape), "->", tuple(after.shape), "and the same numbers as the lib
 # drop some numbers at random, *dropout*; it is off by default.)
 
 # %% [markdown]
-# ## 5. The encoder
+# ## 6. The encoder
 #
-# Your own model, in three short classes, each adding a part to the one before. First the tokens of section 2:
+# Your own model, in four short classes, each adding a part to the one before. First the bag of section 2:
 
 
 # %%
-class MyTokens(nn.Module):
-    def __init__(self, shape):
+class MyBag(nn.Module):
+    def __init__(self, shape, all_genes):
         super().__init__()
+        self.cell_token = nn.Parameter(torch.zeros(shape.hidden_dim))
+        self.bag_embedding = nn.Parameter(torch.zeros(all_genes, shape.gene_embedding_dim))
+        self.register_buffer("bag_centre", torch.zeros(shape.gene_embedding_dim))  # kept with the weights, not trained
+        self.bag_to_cell = nn.Linear(shape.gene_embedding_dim, shape.hidden_dim, bias=False)
+
+    def cell_start(self, genes, values):
+        profile = torch.zeros(len(genes), len(self.bag_embedding)).scatter_add(1, genes, values)
+        return self.cell_token + self.bag_to_cell(profile @ self.bag_embedding - self.bag_centre)
+
+
+# %% [markdown]
+# Then the tokens of section 3:
+
+
+# %%
+class MyTokens(MyBag):
+    def __init__(self, shape, all_genes):
+        super().__init__(shape, all_genes)
         self.gene_embedding = nn.Parameter(torch.zeros(shape.n_genes, shape.gene_embedding_dim))
         self.gene_to_token = nn.Linear(shape.gene_embedding_dim, 2 * shape.hidden_dim, bias=False)
         self.value_in = nn.Linear(1, 32)
         self.value_out = nn.Linear(32, shape.hidden_dim)
-        self.cell_token = nn.Parameter(torch.zeros(shape.hidden_dim))
 
     def tokens(self, genes, values):
         identity, slope = self.gene_to_token(self.gene_embedding[genes]).chunk(2, dim=-1)
         value = values.unsqueeze(-1)
-        x = identity + slope * value + self.value_out(F.relu(self.value_in(value)))
-        return torch.cat([self.cell_token.expand(len(x), 1, -1), x], dim=1)
+        return identity + slope * value + self.value_out(F.relu(self.value_in(value)))
 
 
 # %% [markdown]
-# Then the blocks, and one last norm. Of all tokens only [CELL], row 0, is kept: the **cell's vector**.
+# Then the blocks, and one last norm. Of all rows only [CELL], row 0, is kept: the **cell's vector**.
 
 
 # %%
 class MyEncoder(MyTokens):
-    def __init__(self, shape):
-        super().__init__(shape)
+    def __init__(self, shape, all_genes):
+        super().__init__(shape, all_genes)
         self.blocks = nn.ModuleList(MyBlock(shape) for _ in range(shape.num_layers))
         self.norm = nn.LayerNorm(shape.hidden_dim)
 
     def encode(self, genes, values):
-        seen = F.pad(values > 0, (1, 0), value=True)
-        x = self.tokens(genes, values)
+        is_token = (genes < len(self.gene_embedding)) & (values > 0)
+        x = torch.cat([self.cell_start(genes, values)[:, None], self.tokens(genes * is_token, values)], dim=1)
         for block in self.blocks:
-            x = block(x, seen)
+            x = block(x, F.pad(is_token, (1, 0), value=True))
         return self.norm(x[:, 0])
 
 
 # %% [markdown]
-# (The zeros in `gene_embedding` are only placeholders. A model that is to learn needs random numbers there, or a PCA
-# of the training cells, as the library does.)
+# (The zeros are only placeholders. A model that is to learn needs random numbers there, or a PCA of the training cells,
+# as the library does.)
 
 # %% [markdown]
-# ## 6. The decoder
+# ## 7. The decoder
 #
-# From a cell's vector, which gene should the next molecule come from? A full matrix from 128 numbers to every gene
-# would be large. Instead the vector is narrowed to 64 numbers and compared, by a dot product, with a second embedding
-# of each gene. A *bias* adds how common the gene is in any cell.
+# From a cell's vector, which gene should the next molecule come from? Any of all G genes, tokens or not. A full matrix
+# from 128 numbers to every gene would be large. Instead the vector is narrowed to 64 numbers and compared, by a dot
+# product, with a vector of each gene. A *bias* adds how common the gene is in any cell.
 
 # %%
 vectors = library.encode(genes, values)  # (2, 128)
@@ -469,22 +644,23 @@ log_odds = latent @ w["output_embedding"].T + w["output_bias"]  # (2, G)
 print(tuple(vectors.shape), "->", tuple(latent.shape), "->", tuple(log_odds.shape))
 
 # %% [markdown]
-# These are log-odds (or *logits*): any numbers. Their softmax over the vocabulary is the **share** of molecules that
-# the model expects from each gene.
+# These are log-odds (or *logits*): any numbers. Their softmax over all genes is the **share** of molecules that the
+# model expects from each.
 
 # %%
 shares = log_odds.softmax(dim=1)
 assert torch.allclose(log_odds, library(genes, values), atol=1e-4)
 print("shares add up to", [round(total, 2) for total in shares.sum(1).tolist()])
+print(f"genes that are no token get {shares[:, store.n_tokens :].sum(1).mean():.0%} of the molecules")
 
 
 # %%
 class MyTransformer(MyEncoder):
-    def __init__(self, shape):
-        super().__init__(shape)
+    def __init__(self, shape, all_genes):
+        super().__init__(shape, all_genes)
         self.to_latent = nn.Linear(shape.hidden_dim, shape.gene_embedding_dim)
-        self.output_embedding = nn.Parameter(torch.zeros(shape.n_genes, shape.gene_embedding_dim))
-        self.output_bias = nn.Parameter(torch.zeros(shape.n_genes))
+        self.output_embedding = nn.Parameter(torch.zeros(all_genes, shape.gene_embedding_dim))
+        self.output_bias = nn.Parameter(torch.zeros(all_genes))
 
     def decode(self, cells):
         return self.to_latent(cells) @ self.output_embedding.T + self.output_bias
@@ -494,13 +670,13 @@ class MyTransformer(MyEncoder):
 
 
 # %% [markdown]
-# ## 7. Does yours do what the library's does?
+# ## 8. Does yours do what the library's does?
 #
 # The strictest test there is: the same weights in, the same numbers out. `load_state_dict` complains if a single name
 # or shape differs.
 
 # %%
-mine = MyTransformer(shape).eval()
+mine = MyTransformer(shape, len(store.symbols)).eval()
 print(mine.load_state_dict(library.state_dict()))
 
 # %% [markdown]
@@ -511,8 +687,8 @@ print(mine.load_state_dict(library.state_dict()))
 # %%
 from scfm_lib.dataset import HalfCells
 
-batch = HalfCells(store, cells, minimal.training.batch_size, seed=0)[0]
-print("read:   ", tuple(batch.genes.shape))
+batch = HalfCells(store, cells, config.training.batch_size, seed=0)[0]
+print("read:   ", tuple(batch.genes.shape), "of which at most", batch.most_tokens, "in a row are tokens")
 print("predict:", tuple(batch.target_genes.shape))
 
 # %%
@@ -525,25 +701,38 @@ print(tuple(ours.shape), "log-odds, the same from your class and from the librar
 # ### A cell is a set
 #
 # If we shuffle the genes of each cell, taking their values along, nothing may change. And if we pad more, nothing
-# either.
+# either. But a gene that is taken away must be missed, be it a token or not.
 
 # %%
 order = torch.randperm(batch.genes.shape[1], generator=torch.Generator().manual_seed(0))
 shuffled = mine(batch.genes[:, order], batch.values[:, order])
 wider = mine(F.pad(batch.genes, (0, 20)), F.pad(batch.values, (0, 20)))
-print("shuffled:     the same", torch.allclose(shuffled, ours, atol=1e-4))
-print("more padding: the same", torch.allclose(wider, ours, atol=1e-4))
+tokens_alone = mine(batch.genes, batch.values * (batch.genes < store.n_tokens))
+print("shuffled:              the same", torch.allclose(shuffled, ours, atol=1e-4))
+print("more padding:          the same", torch.allclose(wider, ours, atol=1e-4))
+print("without the bag genes: the same", torch.allclose(tokens_alone, ours, atol=1e-4))
 
 # %% [markdown]
-# ## 8. Why the last block computes [CELL] alone
+# ## 9. What the library leaves out
 #
-# After the last block only row 0 is read. So there the other rows need no query, no output and no feed-forward; their
-# keys and values are all that [CELL] asks of them. In earlier blocks every row is needed: it is read in the next one.
-# The library's block has a switch for that.
+# Your class works out rows that nobody reads. The library gives the same numbers without them, in two ways.
+#
+# **Places that are no token.** Batches come with the tokens first in each row, and `batch.most_tokens` says how many
+# columns hold all of them. Only these go to the blocks; the bag has heard the rest.
 
 # %%
-x = library.tokens(batch.genes, batch.values)
-attend = F.pad(batch.values > 0, (1, 0), value=True)[:, None, None, :]
+x, attend = library.read(batch.genes, batch.values, batch.most_tokens)
+print("genes", tuple(batch.genes.shape), "-> what the blocks get", tuple(x.shape))
+
+# %% [markdown]
+# In a whole genome that is most of the genes: a cell of PBMC3k shows 849 on average, of which 112 are among the 1,000
+# most variable (notebook 02).
+#
+# **In the last block, all rows but [CELL]'s.** After it only row 0 is read. So there the other rows need no query, no
+# output and no feed-forward; their keys and values are all that [CELL] asks of them. In earlier blocks every row is
+# needed: it is read in the next one. The library's block has a switch for that.
+
+# %%
 x = library.blocks[0](x, attend)  # all rows: the next block reads them
 whole = library.blocks[1](x, attend)
 alone = library.blocks[1](x, attend, cell_only=True)
@@ -554,7 +743,7 @@ assert torch.allclose(whole[:, :1], alone, atol=1e-4)
 print("[CELL]'s row is the same")
 
 # %% [markdown]
-# What does it save? Count the multiplications of one cell with 100 genes: every row that is computed costs a query, an
+# What does it save? Count the multiplications of one cell with 100 tokens: every row that is computed costs a query, an
 # output and the feed-forward part; every token that is read costs a key and a value.
 
 
@@ -580,16 +769,16 @@ for preset in ("minimal", "default", "large"):
 # The fewer blocks, the more it is worth: see MINIMAL with its two. It is the same model, only without what nobody
 # reads.
 #
-# **Exercise 3.2** (hard, 12 minutes). Write `cell_row(block, x, seen)`: the output of a block for [CELL] alone,
+# **Exercise 3.3** (hard, 12 minutes). Write `cell_row(block, x, seen)`: the output of a block for [CELL] alone,
 # `(B, 1, H)`, without computing the other rows. `x` is `(B, T, H)`, `seen` is `(B, T)`, and `block` has the layers of
 # your `MyBlock` and its `num_heads`. Then `answer = cell_row`.
 
 # %%
 answer = ...
-exercises.check("3.2", answer)
+exercises.check("3.3", answer)
 
 # %% [markdown]
-# ## 9. The loss: how surprised is the model?
+# ## 10. The loss: how surprised is the model?
 #
 # The model gave each gene a share. Now come the molecules of the other half. Each one costs **minus the logarithm of
 # its gene's share**: little if the model expected it, much if not. This is the *multinomial* likelihood, which tells
@@ -632,57 +821,75 @@ total = prediction_loss(ours, batch.target_genes, batch.target_counts)
 print(f"the whole batch: {(total / batch.molecules).item():.2f} nats per molecule, before any training")
 
 # %% [markdown]
-# **Exercise 3.3** (easy, 3 minutes). A model that knows nothing gives each of 1,000 genes the same log-odds. What does
+# **Exercise 3.4** (easy, 3 minutes). A model that knows nothing gives each of 1,000 genes the same log-odds. What does
 # a molecule cost it, in nats? (Two decimals will do.)
 
 # %%
 answer = ...
-exercises.check("3.3", answer)
+exercises.check("3.4", answer)
 
 # %% [markdown]
-# ## 10. Counting parameters
+# ## 11. Counting parameters
 #
 # A *parameter* is a number that training may change. A linear layer from $a$ to $b$ has $a \cdot b$ weights and, if it
-# has biases, $b$ of them; a layer norm of width $h$ has $2h$. For MINIMAL, with its full vocabulary of 1,000 genes:
+# has biases, $b$ of them; a layer norm of width $h$ has $2h$. With $n$ genes that can be tokens and $G$ genes in all:
+
 
 # %%
-g, e, h, f, layers = 1000, 64, 128, 512, 2  # genes, gene embedding, hidden, feed-forward, blocks
-counted = {
-    "gene_embedding": g * e,
-    "gene_to_token": e * 2 * h,  # no bias
-    "value_network": (1 * 32 + 32) + (32 * h + h),
-    "cell_token": h,
-    "attention": layers * ((h * 3 * h + 3 * h) + (h * h + h)),
-    "feed_forward": layers * ((h * f + f) + (f * h + h)),
-    "norms": (2 * layers + 1) * 2 * h,  # two in each block, one at the end
-    "decoder": (h * e + e) + g * e + g,
-}
+def parameters_by_part(n, g, e, h, f, layers):
+    """Parameters by part: n token genes, g genes, widths e (gene vectors), h (hidden), f (feed-forward), and blocks."""
+    return {
+        "bag_of_genes": g * e + e * h,  # vectors; widened without a bias
+        "cell_token": h,
+        "gene_embedding": n * e,
+        "gene_to_token": e * 2 * h,  # no bias
+        "value_network": (1 * 32 + 32) + (32 * h + h),
+        "attention": layers * ((h * 3 * h + 3 * h) + (h * h + h)),
+        "feed_forward": layers * ((h * f + f) + (f * h + h)),
+        "norms": (2 * layers + 1) * 2 * h,  # two in each block, one at the end
+        "decoder": (h * e + e) + g * e + g,  # narrowed; vectors and biases
+    }
 
-# %%
-from scfm_lib.estimator import parameters
-
-assert counted == parameters(minimal.model)  # what `scfm estimate` counts
-for part, number in counted.items():
-    print(f"{part:15} {number:>8,}")
-print(f"{'all':15} {sum(counted.values()):>8,}")
 
 # %% [markdown]
+# $G$ stands in two parts only, the bag and the decoder: $G \cdot (2e + 1)$ of all parameters, two vectors of width $e$
+# and a bias for each gene. For these cells, and for MINIMAL on a whole genome of 20,000 genes:
+
+# %%
+h, f, layers = 128, 512, 2  # MINIMAL's
+here = parameters_by_part(store.n_tokens, len(store.symbols), 64, h, f, layers)
+genome = parameters_by_part(1000, 20_000, 64, h, f, layers)
+print(f"{'':15} {'these cells':>12} {'20,000 genes':>14}")
+for part in here:
+    print(f"{part:15} {here[part]:>12,} {genome[part]:>14,}")
+print(f"{'all':15} {sum(here.values()):>12,} {sum(genome.values()):>14,}")
+
+# %% [markdown]
+# On a whole genome most numbers belong to single genes ($G(2e + 1) + ne$, here 2,644,000 of them); the blocks, which do
+# the thinking, stay as they are.
+#
 # Formulas can be wrong, so ask the model itself; yours will do:
 
 # %%
-built = sum(parameter.numel() for parameter in MyTransformer(minimal.model).parameters())
-assert built == sum(counted.values())
-print(f"{built:,} numbers in your own class")
+minimal = scfm.load_config("minimal").model
+for dims, all_genes, counted in ((shape, len(store.symbols), here), (minimal, 20_000, genome)):
+    built = sum(parameter.numel() for parameter in MyTransformer(dims, all_genes).parameters())
+    assert built == sum(counted.values())
+    print(f"{all_genes:>6,} genes: {built:>9,} numbers in your own class")
 
 # %% [markdown]
 # ### What the hardware guide claims
 #
 # This workbook grew out of a hardware guide, which gives the dimensions of three presets and a number of parameters
-# for each. We keep its dimensions and count:
+# for each. We keep its dimensions and count, with 20,000 genes:
 
 # %%
 claims = {"minimal": (5e6, 10e6), "default": (25e6, 35e6), "large": (80e6, 120e6)}  # the guide's
-counts = {preset: sum(parameters(scfm.load_config(preset).model).values()) for preset in claims}
+counts = {}
+for preset in claims:
+    m = scfm.load_config(preset).model
+    parts = parameters_by_part(m.n_genes, 20_000, m.gene_embedding_dim, m.hidden_dim, m.ff_dim, m.num_layers)
+    counts[preset] = sum(parts.values())
 print("preset      counted      the guide claims")
 for preset, (low, high) in claims.items():
     print(f"{preset:8} {counts[preset]:>10,}      {low / 1e6:.0f} to {high / 1e6:.0f} million")
@@ -706,22 +913,22 @@ plt.show()
 # The claimed numbers do not follow from the guide's own dimensions. We do not know where they come from. What to learn
 # from it: a count is quickly checked, so check it, and report what you counted.
 #
-# **Exercise 3.4** (medium, 8 minutes). How many parameters does *one* block of DEFAULT have? Its `hidden_dim` is 256,
+# **Exercise 3.5** (medium, 8 minutes). How many parameters does *one* block of DEFAULT have? Its `hidden_dim` is 256,
 # its `ff_dim` 1,024, its `num_heads` 8.
 
 # %%
 answer = ...
-exercises.check("3.4", answer)
+exercises.check("3.5", answer)
 
 # %% [markdown]
-# ## 11. The larger relatives
+# ## 12. The larger relatives
 #
 # Our model is a small member of a family. What a *token* is and what the model has to *predict* is where its members
 # differ most:
 #
 # | | tokens | amount | predicts (loss) |
 # |---|---|---|---|
-# | ours | expressed genes of 1,000 to 5,000 | value: a line per gene, a curve | other half's counts (multinomial) |
+# | ours | expressed genes of the 1,000 to 5,000 most variable; the rest in a bag | value: a line per gene, a curve | other half's counts of all genes (multinomial) |
 # | scGPT | expressed genes, 1,200 at most | value, in bins per cell | values of withheld genes (squared error) |
 # | Geneformer | expressed genes, 2,048 at most | order alone: genes ranked | which gene is masked (cross-entropy) |
 # | scFoundation | expressed genes of 19,264 | value, by an embedding | values of masked genes (squared error) |
@@ -741,12 +948,14 @@ exercises.check("3.4", answer)
 # %% [markdown]
 # ## Key takeaways
 #
+# * Every expressed gene is heard: [CELL] starts from a bag of all of them, which at the start is a PCA.
 # * A token is which gene plus how much of it; a cell is a set of tokens, with [CELL] in front to collect.
+# * A hinge bends only at its kink, so kinks belong where the values are.
 # * Attention is three steps: scores $QK^\top/\sqrt{d}$, softmax with padding at minus infinity, a weighted sum.
 # * A block is attention, then a feed-forward part, each behind a norm and *added* to what was there.
 # * The decoder gives each gene a share; a molecule costs minus the logarithm of its gene's share.
 # * Two implementations with the same weights must give the same numbers. That test finds most bugs.
-# * Parameters can be counted by hand: 554,856 for MINIMAL, whatever a guide says.
+# * Parameters can be counted by hand: 3,078,048 for MINIMAL with 20,000 genes, whatever a guide says.
 #
 # ## Quiz
 
@@ -767,6 +976,12 @@ exercises.quiz("3.c")
 
 # %%
 # exercises.quiz("3.c", "b")
+
+# %%
+exercises.quiz("3.d")
+
+# %%
+# exercises.quiz("3.d", "b")
 
 # %% [markdown]
 # ## What next

@@ -11,12 +11,12 @@
 # %% [markdown]
 # # 04 · Training
 #
-# **You will be able to** write a training loop and explain each of its lines, test that it is correct before you wait
+# **You will be able to** write a training loop and explain each of its lines, say what its two optimizers do, test that it is correct before you wait
 # for it, read a loss curve, choose a learning rate and a batch size by looking, and stop a run and go on with it.
 #
 # | | |
 # |---|---|
-# | minutes on a 2-core CPU | 2, and about 60 for you |
+# | minutes on a 2-core CPU | 2, and about 70 for you |
 # | minutes on a T4 | not measured |
 # | needs | nothing: it runs alone. If you pressed "use this" in notebook 01, your choice is trained here |
 
@@ -61,9 +61,12 @@ if (folder / "store.json").exists():
     store = scfm.open_store(folder)
 else:
     store = scfm.prepare([scfm.find_data(name)], minimal, folder)
-print(len(store), "cells,", len(store.symbols), "genes in the vocabulary")
+print(f"{len(store)} cells, {len(store.symbols)} genes, {store.n_tokens} of them tokens")
 
 # %% [markdown]
+# Every gene is heard and predicted, and the most variable ones are tokens: 1,000 of them in MINIMAL. This small table
+# has fewer, so here every gene is one.
+#
 # One cell in five is *held out*: nothing is learned from it, so that later it can tell us whether the model learned
 # something that holds for new cells.
 
@@ -102,11 +105,21 @@ print(len(batches), "steps make an epoch: every cell used once, as two halves")
 from scfm_lib.dataset import pca_start
 from scfm_lib.model import new_model
 
+start = pca_start(store, cells, minimal.model.gene_embedding_dim, settings.seed)
+for what, numbers in start.items():
+    print(f"{what:10} {tuple(numbers.shape)}")
+
+# %% [markdown]
+# That is a PCA of the training cells, over all genes: `components`, the 64 directions in which the cells differ most,
+# their `spread` along each, and the mean cell, `centre`; and `log_share`, the log of each gene's share of all
+# molecules. A new model takes [CELL]'s bag and the genes' vectors from the first three (notebook 03), and the decoder's
+# bias from the last, so it begins with what is simple. What it is to learn is the rest.
+
+# %%
 shape = minimal.model.model_copy()
-shape.n_genes = len(store.symbols)  # the vocabulary may be smaller than the preset's
-start = pca_start(store, cells, shape.gene_embedding_dim, settings.seed)
-model = new_model(shape, settings.seed, start)  # gene embeddings begin at a PCA, the bias at the mean expression
-logits = model(batch.genes, batch.values)
+shape.n_genes = store.n_tokens  # the data may have fewer genes than the preset asks for
+model = new_model(shape, settings.seed, start)
+logits = model(batch.genes, batch.values, batch.most_tokens)
 print(tuple(logits.shape), "logits: half cells x genes")
 
 # %% [markdown]
@@ -126,7 +139,7 @@ print(f"plain {plain.item():.2f}, library {library.item():.2f} nats per molecule
 # equally likely. A model that knows nothing hesitates among all of them.
 
 # %%
-print(f"knows nothing: {np.log(shape.n_genes):.2f} nats, {shape.n_genes} genes")
+print(f"knows nothing: {np.log(len(store.symbols)):.2f} nats, {len(store.symbols)} genes")
 print(f"our start:     {library.item():.2f} nats, about {np.exp(library.item()):.0f} genes")
 
 # %% [markdown]
@@ -134,27 +147,150 @@ print(f"our start:     {library.item():.2f} nats, about {np.exp(library.item()):
 #
 # `backward()` asks for every weight: in which direction would the loss rise? That is the *gradient*. One rare batch
 # can give a huge one, so we **clip** it: if its norm is above 1, all gradients are scaled down by the same factor.
-# Then the optimizer, **AdamW**, moves each weight a little against its gradient, scaled by what it saw in earlier
-# steps.
 
 # %%
-from scfm_lib.train import adamw, learning_rate
-
-optimizer = adamw(model, settings, torch.device("cpu"))
 library.backward()
 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)  # the norm before clipping
-optimizer.step()
-optimizer.zero_grad(set_to_none=True)  # backward() adds to what is there: empty it after each step
 print(f"gradient norm {norm.item():.1f}, clipped to at most {settings.max_grad_norm}")
+
+# %% [markdown]
+# An **optimizer** turns gradients into steps. **AdamW** looks at each weight alone: it keeps a running average of the
+# weight's gradient and one of its square, and steps by the first over the root of the second. So each weight moves by
+# about the learning rate, be its gradient large or small. Its first step, for two weights:
+
+# %%
+weight = torch.tensor([1.0, 1.0], requires_grad=True)
+one_rate = torch.optim.AdamW([weight], lr=0.01, weight_decay=0.0)
+weight.grad = torch.tensor([100.0, 0.001])
+one_rate.step()
+print("gradients 100 and 0.001; moved by", [round(moved, 4) for moved in (1 - weight).tolist()])
+
+# %% [markdown]
+# The W is for *weight decay*: each step also shrinks the weights by a little.
+#
+# ### Muon: a matrix as a whole
+#
+# Most of a block's weights stand in matrices, and a matrix does its work as a whole: it stretches some directions of
+# what comes in and shrinks others. How much, its **singular values** tell, one for each direction. Those of a gradient
+# are very uneven: a few directions dominate, and a step along the gradient hardly moves the rest. **Muon** brings them
+# close to 1 before it steps, so that rare directions move as far as common ones. That is to *orthogonalise* it.
+#
+# No singular values need to be worked out for it. Five rounds of $X \leftarrow aX + b\,XX^\top X + c\,(XX^\top)^2 X$ change
+# nothing but these values: each $s$ becomes $as + bs^3 + cs^5$, which with the right numbers is drawn towards 1.
+
+
+# %%
+def plain_orthogonal(matrix, a=3.4445, b=-4.7750, c=2.0315):
+    """A matrix with the same directions, all of about the same weight."""
+    x = matrix / matrix.norm()  # no singular value is above 1 now
+    for _ in range(5):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+small = torch.tensor([[3.0, 1.0, 0.0], [1.0, 0.5, 0.2]])
+for label, matrix in (("before", small), ("after", plain_orthogonal(small))):
+    print(f"{label:7}", [[round(x, 2) for x in row] for row in matrix.tolist()], end="  singular values ")
+    print([round(s, 2) for s in torch.linalg.svdvals(matrix).tolist()])
+
+# %% [markdown]
+# One direction had 14 times the weight of the other, now it has 1.6 times. Near 1 is near enough, since only the direction
+# counts. Now a real gradient, of the matrix that widens tokens in the first block:
+
+# %%
+from scfm_lib.optimizer import orthogonalise
+
+gradient = model.blocks[0].ff_in.weight.grad  # (512, 128)
+even = orthogonalise(gradient)  # the library's, which turns tall matrices first: X X' is then the smaller product
+assert torch.allclose(even, plain_orthogonal(gradient.T).T, atol=1e-4)
+for label, matrix in (("before", gradient), ("after", even)):
+    s = torch.linalg.svdvals(matrix)  # (128,), the largest first
+    print(
+        f"{label:7}{tuple(matrix.shape)}: the 8 strongest of 128 directions have {s[:8].sum() / s.sum():.0%}", end=", "
+    )
+    print(f"the 33rd is {s[32] / s[0]:.3f} of the first")
+
+# %%
+figure, axes = plt.subplots()
+for label, matrix, colour, style in (
+    ("the gradient", gradient, ORANGE, "--"),
+    ("what Muon makes of it", even, BLUE, "-"),
+):
+    s = torch.linalg.svdvals(matrix)
+    axes.semilogy(s / s[0], style, color=colour, label=label)
+axes.set(xlabel="direction, the strongest first", ylabel="singular value (largest: 1)", ylim=(1e-5, 2))
+axes.set_title("Muon lifts the weak directions")
+axes.legend(frameon=False, loc="lower left")
+plt.show()
+
+# %% [markdown]
+# *Figure: the 128 singular values of a gradient in falling order, each over the largest, on a logarithmic axis. Dashed,
+# the gradient's own: they fall steeply over several powers of ten. What Muon makes of them stays level for some thirty
+# directions and then falls too, far above the dashed line.*
+#
+# Five rounds lift a tiny singular value by $3.4445^5$, some 480 times, and no more. So what the gradient hardly has
+# stays small, noise included; directions of some weight become even.
+#
+# Muon is for matrices inside the network. Vectors of genes, biases and norms stay with AdamW. The library makes both:
+
+# %%
+from scfm_lib.optimizer import new_optimizers
+
+optimizers = new_optimizers(model, settings, torch.device("cpu"))
+names = {weight: name for name, weight in model.named_parameters()}
+for optimizer in optimizers:
+    for group in optimizer.param_groups:
+        some = ", ".join([names[weight] for weight in group["params"]][:3])
+        print(
+            f"{type(optimizer).__name__:6} lr_scale {group['lr_scale']:>4}: {len(group['params']):>2} tensors ({some} ...)"
+        )
+
+# %% [markdown]
+# `lr_scale` is a group's learning rate over that of the config. Muon's steps may be ten times as long, because no
+# direction of them is longer than the others. The bag's vectors go at a tenth: they start as a good PCA, and should stay
+# close to it. Now the step. First Muon's by hand for our matrix: it keeps one average, the *momentum*, and looks a little
+# ahead of it.
+
+# %%
+rate = settings.learning_rate
+momentum = 0.05 * gradient  # 0.95 of the old, here 0, and 0.05 of the new
+ahead = 0.05 * gradient + 0.95 * momentum
+step = 10 * rate * (512 / 128) ** 0.5 * orthogonalise(ahead)  # the root: a tall matrix may go further
+matrix = model.blocks[0].ff_in.weight
+by_hand = (matrix * (1 - 10 * rate * settings.weight_decay) - step).detach()
+print(f"longest step of a single number: {step.abs().max():.4f}")
+
+# %%
+for optimizer in optimizers:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+    optimizer.step()
+assert torch.allclose(matrix, by_hand, atol=1e-5)
+model.zero_grad(set_to_none=True)  # backward() adds to what is there: empty it after each step
+print("Muon's step by hand and by the library: the same")
+
+# %% [markdown]
+# **Exercise 4.1** (medium, 6 minutes). Written with singular values, what Muon aims at is one line. If
+# `u, s, vh = torch.linalg.svd(matrix, full_matrices=False)`, the matrix is `u @ torch.diag(s) @ vh`. Write
+# `even(matrix)`, which returns the matrix with the same directions and all singular values exactly 1. Then
+# `answer = even`.
+
+# %%
+answer = ...
+exercises.check("4.1", answer)
 
 # %% [markdown]
 # ### The learning rate's course
 #
-# How far a step goes is the *learning rate*. At the beginning AdamW has seen little, so the rate rises slowly
+# How far a step goes is the *learning rate*. At the beginning the optimizers have seen little, so the rate rises slowly
 # (*warm-up*); at the end small steps settle into the valley, so it falls along half a cosine. The plain version:
 
 
 # %%
+from scfm_lib.train import learning_rate
+
+
 def plain_rate(step, total, highest, warmup_share):
     warmup = max(1, round(warmup_share * total))
     if step < warmup:
@@ -183,18 +319,18 @@ plt.show()
 # warm-up.*
 
 # %% [markdown]
-# **Exercise 4.1** (easy, 3 minutes). You learn from 5,000 cells for 10 epochs, with `batch_size: 16` and
+# **Exercise 4.2** (easy, 3 minutes). You learn from 5,000 cells for 10 epochs, with `batch_size: 16` and
 # `gradient_accumulation_steps: 2` (two forward passes for one optimizer step). How many optimizer steps does the run
 # take?
 
 # %%
 answer = ...
-exercises.check("4.1", answer)
+exercises.check("4.2", answer)
 
 # %% [markdown]
 # ## 2. The loop, written out
 #
-# Here is all of it. Nothing is hidden: `HalfCells`, `learning_rate` and the loss you have just seen. `watch` is a
+# Here is all of it. Nothing is hidden: `HalfCells`, the loss, the optimizers and `learning_rate` you have just seen. `watch` is a
 # function that we may pass in to look at the losses while it works.
 
 
@@ -205,22 +341,23 @@ def train_plainly(store, cells, shape, settings, steps, total, watch=None):
     start = pca_start(store, cells, shape.gene_embedding_dim, settings.seed)
     model = new_model(shape, settings.seed, start)
 
-    optimizer = adamw(model, settings, torch.device("cpu"))  # AdamW; matrices decay, biases and norms do not
+    optimizers = new_optimizers(model, settings, torch.device("cpu"))  # Muon and AdamW
 
     losses = []
     model.train()
     for step in range(steps):
         rate = learning_rate(step, total, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = rate * group["lr_scale"]
 
         batch = batches[step]
-        logits = model(batch.genes, batch.values)  # forward
+        logits = model(batch.genes, batch.values, batch.most_tokens)  # forward
         loss = prediction_loss(logits, batch.target_genes, batch.target_counts) / batch.molecules
         loss.backward()  # backward
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)  # clip
-        optimizer.step()  # move
-        optimizer.zero_grad(set_to_none=True)  # empty
+        for optimizer in optimizers:
+            optimizer.step()  # move
+        model.zero_grad(set_to_none=True)  # empty
 
         losses.append(loss.item())
         if watch and ((step + 1) % 10 == 0 or step + 1 == steps):
@@ -265,8 +402,8 @@ print(f"mean of the first 5 steps {first:.1f}, of the last 5 {last:.1f} nats per
 #
 # First its single step. `training_step` does what our loop does, and three things more: it can move a batch to a
 # graphics card, compute in half precision (then a *scaler* keeps small gradients from vanishing; here it is off), and
-# add up gradients over several *micro-batches*. All that changes while it trains, the weights, the optimizer's averages
-# and the number of steps, is together in one `state`.
+# add up gradients over several *micro-batches*. All that changes while it trains, the weights, the optimizers'
+# averages and the number of steps, is together in one `state`.
 
 # %%
 from scfm_lib.train import new_state, training_step
@@ -274,7 +411,7 @@ from scfm_lib.train import new_state, training_step
 steps = 12
 state = new_state(new_model(shape, settings.seed, start), settings, torch.device("cpu"))
 state.model.train()
-print(type(state).__name__, "with", type(state.optimizer).__name__, "at step", state.step)
+print(type(state).__name__, "with", " and ".join(type(o).__name__ for o in state.optimizers), "at step", state.step)
 
 # %%
 step_losses = []
@@ -314,13 +451,13 @@ print(f"{short.step} steps of scfm.train: the same losses as our loop, step by s
 # %% [markdown]
 # So there is no magic in `scfm.train`: our loop, plus checkpoints, logs, half precision, and a way to stop.
 #
-# **Exercise 4.2** (medium, 8 minutes). Write `clip(gradients, max_norm)`: it takes a list of tensors and returns a
+# **Exercise 4.3** (medium, 8 minutes). Write `clip(gradients, max_norm)`: it takes a list of tensors and returns a
 # list of new ones, scaled down together so that the norm over *all* of them is at most `max_norm`. Then `answer =
 # clip`.
 
 # %%
 answer = ...
-exercises.check("4.2", answer)
+exercises.check("4.3", answer)
 
 # %% [markdown]
 # ## 3. The test before the wait: overfit one batch
@@ -334,20 +471,31 @@ exercises.check("4.2", answer)
 
 # %%
 one = HalfCells(store, cells, 8, seed=0)[0]  # 8 cells' worth: 16 halves
-counts = torch.zeros(len(one.cells), shape.n_genes).scatter_add(1, one.target_genes, one.target_counts)
+counts = torch.zeros(len(one.cells), len(store.symbols)).scatter_add(1, one.target_genes, one.target_counts)
 shares = counts / counts.sum(1, keepdim=True)
 floor = -(counts * torch.log(shares.clamp(min=1e-12))).sum().item() / counts.sum().item()
 print(f"{len(one.cells)} half cells, {int(one.molecules):,} molecules, floor {floor:.2f} nats per molecule")
 
+
 # %%
-model = new_model(shape, seed=0, start=start)
-optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+def fresh():
+    """A new model, and its optimizers at one rate that stays."""
+    model = new_model(shape, seed=0, start=start)
+    optimizers = new_optimizers(model, settings, torch.device("cpu"))
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["lr"] = settings.learning_rate * group["lr_scale"]
+    return model, optimizers
+
+
+# %%
+model, optimizers = fresh()
 heart = []
 for _ in range(150):
     loss = prediction_loss(model(one.genes, one.values), one.target_genes, one.target_counts) / one.molecules
     loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
+    for optimizer in optimizers:
+        optimizer.step()
+    model.zero_grad()
     heart.append(loss.item())
 
 # %% tags=["nbval-ignore-output"]
@@ -365,21 +513,22 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# *Figure: the loss on one batch over 150 steps on it alone, and as a dashed line the floor, the lowest loss possible.
+# *Figure: the loss on one batch over 150 steps on it alone, and as a dashed line the floor, the lowest loss possible. It
+# jumps once at the beginning, since these steps are at the full rate without a warm-up, and then falls to the line.
 # If the curve stays far above the line, look for a bug before you train.*
 #
 # For comparison, the same test with a bug that is easily made: `zero_grad()` before `step()`, so that the optimizer
 # finds nothing to do.
 
 # %%
-model = new_model(shape, seed=0, start=start)
-optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+model, optimizers = fresh()
 broken = []
 for _ in range(20):
     loss = prediction_loss(model(one.genes, one.values), one.target_genes, one.target_counts) / one.molecules
     loss.backward()
-    optimizer.zero_grad()  # the bug: too early
-    optimizer.step()
+    model.zero_grad()  # the bug: too early
+    for optimizer in optimizers:
+        optimizer.step()
     broken.append(loss.item())
 print(f"with the bug: from {broken[0]:.2f} to {broken[-1]:.2f} nats; no error, and nothing learned")
 
@@ -439,14 +588,14 @@ print(f"held-out loss: {held_out[0][1]:.1f} after the first epoch, lowest {lowes
 # A falling loss says that the model predicts counts better, not that its vectors tell cell types apart better than a
 # simple method does. That is for notebook 06, beside PCA.
 #
-# **Exercise 4.3** (hard, 12 minutes). A batch too large for memory can be cut into parts whose gradients add up. Write
+# **Exercise 4.4** (hard, 12 minutes). A batch too large for memory can be cut into parts whose gradients add up. Write
 # `step_in_parts(model, optimizer, parts, max_norm)`: one optimizer step for a list of batches, equal to the step of
 # the whole, that returns the loss in nats per molecule as a number. Each part has `.genes`, `.values`,
 # `.target_genes`, `.target_counts` and `.molecules`. Then `answer = step_in_parts`.
 
 # %%
 answer = ...
-exercises.check("4.3", answer)
+exercises.check("4.4", answer)
 
 # %% [markdown]
 # ## 5. Stop, and go on
@@ -500,7 +649,7 @@ from scfm_lib.checkpoint import load_checkpoint
 state = load_checkpoint(run.checkpoint)
 for key, why in {
     "model": "the weights",
-    "optimizer": "AdamW's averages of earlier gradients",
+    "optimizers": "Muon's and AdamW's averages of earlier gradients",
     "step": "place in the schedule and in the batches",
     "torch_rng": "random numbers, for dropout",
     "config": "the dimensions, to rebuild the model",
@@ -576,11 +725,12 @@ for label, losses in curves.items():
 # ## Key takeaways
 #
 # * A training step is five lines: forward, loss, backward, clip, step; then empty the gradients.
+# * AdamW scales the step of each weight by its own history; Muon evens out the directions of a matrix.
 # * The loss has a scale: $e^{\text{loss}}$ is the number of genes the model hesitates among, and there is a floor
 # above 0.
 # * Before a long run, overfit one batch. If that fails, there is a bug, and more data will not help.
 # * Watch two losses: on the cells it learns from, and on held-out cells. The second one counts.
-# * A checkpoint is weights, optimizer, step and random state; with all of them a resumed run is the same run.
+# * A checkpoint is weights, optimizers, step and random state; with all of them a resumed run is the same run.
 #
 # ## Quiz
 
@@ -601,6 +751,12 @@ exercises.quiz("4.c")
 
 # %%
 # exercises.quiz("4.c", "b")
+
+# %%
+exercises.quiz("4.d")
+
+# %%
+# exercises.quiz("4.d", "b")
 
 # %% [markdown]
 # ## What next

@@ -137,12 +137,12 @@ for (rate, one), colour, style in zip(runs.items(), [BLUE, ORANGE, RED], ["-", "
     right.semilogy(*logged(one, "grad_norm"), style, color=colour, linewidth=2)
 right.axhline(1.0, color="grey", linewidth=1, label="clipped above 1")
 left.set(
-    xlabel="optimizer step", ylabel="loss (nats per molecule)", title="Too high a rate: loss stuck, or out of hand"
+    xlabel="optimizer step", ylabel="loss (nats per molecule)", title="Too high a rate: a higher loss, or out of hand"
 )
 left.set_ylim(5.2, 8.0)  # what is higher leaves the picture
 right.set(xlabel="optimizer step", ylabel="gradient norm", title="A healthy norm begins high and settles")
 left.legend(frameon=False)
-right.legend(frameon=False, loc="lower left")
+right.legend(frameon=False, loc="upper right")
 plt.tight_layout()
 plt.show()
 
@@ -155,7 +155,7 @@ plt.show()
 for rate, one in runs.items():
     norms, losses = logged(one, "grad_norm")[1], logged(one, "loss")[1]
     print(
-        f"rate {rate:5}  loss {losses.max():4.1f} at its highest, {np.mean(losses[-6:]):.1f} in the last epoch;",
+        f"rate {rate:5}  loss {losses.max():5.2f} at its highest, {np.mean(losses[-6:]):.2f} in the last epoch;",
         end=" ",
     )
     print(f"norm {np.median(norms[:6]):5.1f} in the first epoch, {np.median(norms[-6:]):.1f} in the last")
@@ -275,13 +275,15 @@ for card in cards:
 print(*(notes or ["no NVIDIA card here" if not cards else "nothing else to say"]), sep="\n")
 
 # %% [markdown]
-# What travels to a card, for each step? A batch is five tensors; the fifth, the cells' numbers, is tiny.
+# What travels to a card, for each step? A batch is five tensors; the fifth, the cells' numbers, is tiny. (How many tokens
+# each half cell has is asked by the host, and stays there.)
 
 # %%
 from scfm_lib.dataset import HalfCells
 
 batch = HalfCells(store, np.flatnonzero(~store.held_out), 32, seed=0)[0]
-for key, tensor in vars(batch).items():
+for key in ("genes", "values", "target_genes", "target_counts", "cells"):
+    tensor = getattr(batch, key)
     print(f"{key:14} {tuple(tensor.shape)!s:10} {str(tensor.dtype)[6:]:8} {tensor.nbytes / 1e3:6.1f} kB")
 
 # %% [markdown]

@@ -73,24 +73,27 @@ def prepared(config):
 
 
 store = prepared(minimal)
-minimal.model.n_genes = len(store.symbols)
-print(len(store), "cells,", len(store.symbols), "genes")
+minimal.model.n_genes = store.n_tokens
+print(f"{len(store)} cells, {len(store.symbols)} genes, {store.n_tokens} of them tokens")
 
 # %% [markdown]
 # `memory` runs a real training step on tensors that have shapes but no contents, and counts what is alive at the
 # worst moment. So it can be told beforehand, and to the byte.
 
 # %%
+from dataclasses import replace
+
 from scfm_lib.estimator import memory
 from scfm_lib.estimator import workload
 
 work, batches = workload(minimal, store, len(store))
-parts = memory(minimal, work.rows, *work.longest)
+parts = memory(minimal, work.longest)
 for part in ("parameters", "gradients", "optimizer", "activations"):
     print(f"{part:12} {parts[part] / 1e6:6.1f} MB")
 
 # %% [markdown]
-# The first three grow with the model: 16 bytes for each parameter. **Activations**, what each layer keeps for the way
+# The first three grow with the model: 4 bytes for each parameter and 4 for its gradient; then 4 more where Muon keeps one
+# average, in the blocks' matrices, and 8 where AdamW keeps two. **Activations**, what each layer keeps for the way
 # back, grow with the batch and with the genes of its longest cell. In a small model they are nearly all of it.
 #
 # In the batch size, memory is a straight line:
@@ -99,7 +102,7 @@ for part in ("parameters", "gradients", "optimizer", "activations"):
 sizes = [8, 16, 32, 64]
 tensors = []
 for cells in sizes:
-    found = memory(minimal, 2 * cells, *work.longest)  # two halves of each cell
+    found = memory(minimal, replace(work.longest, rows=2 * cells))  # two halves of each cell
     tensors.append((found["total"] - found["overhead"]) / 1e6)
 print([round(size) for size in tensors], "MB")
 print("MB per cell:", np.round(np.diff(tensors) / np.diff(sizes), 1))
@@ -124,7 +127,7 @@ levers = {
     "half batches, accumulated": {"training.batch_size": 16, "training.gradient_accumulation_steps": 2},
     "half as wide": {"model.hidden_dim": 64, "model.ff_dim": 256},
     "one block, not two": {"model.num_layers": 1},
-    "half of the genes": {"model.n_genes": len(store.symbols) // 2},
+    "half of the tokens": {"model.n_genes": store.n_tokens // 2},
     "mixed precision (bf16)": {"training.bf16": True},
     "checkpointing": {"training.gradient_checkpointing": True},
     "half of the cells": {"data.n_obs": len(store) // 2},
@@ -143,7 +146,7 @@ def tried(changes):
 megabytes = {}
 for lever, changes in levers.items():
     config, work, batches = tried(changes)
-    found = memory(config, work.rows, *work.longest, "bf16" if config.training.bf16 else "fp32")
+    found = memory(config, work.longest, "bf16" if config.training.bf16 else "fp32")
     megabytes[lever] = (found["total"] - found["overhead"]) / 1e6
     saved = 1 - megabytes[lever] / megabytes["as it is"]
     print(f"{lever:26} {megabytes[lever]:4.0f} MB, saves {saved:4.0%}")
@@ -164,9 +167,9 @@ def stepper(changes):
     """A function that takes a training step with a lever and returns its seconds per 1,000 cells."""
     config, _, batches = tried(changes)
     settings, precision = config.training, "bf16" if config.training.bf16 else "fp32"
-    batch = sorted(batches, key=lambda batch: batch.genes.shape[1])[len(batches) // 2]
+    batch = sorted(batches, key=lambda batch: batch.most_tokens)[len(batches) // 2]
     micro_batches = batch.split(settings.gradient_accumulation_steps)
-    state = new_state(new_model(config.model, seed=0), settings, CPU, precision)
+    state = new_state(new_model(config.model, seed=0, genes=len(store.symbols)), settings, CPU, precision)
 
     def step():
         started = time.perf_counter()
@@ -204,7 +207,7 @@ plt.show()
 # two blocks there is hardly anything to win; see below.
 # * **Mixed precision** is made for cards that have it in hardware. On a CPU look at the right side before you use it:
 # without bf16 in hardware each product is emulated. When this was written, that took 16 times as long.
-# * **Fewer genes** or a **smaller model** save both, but it is another model. Judge it anew (notebook 06). One block of
+# * **Fewer tokens** or a **smaller model** save both, but it is another model. Judge it anew (notebook 06). One block of
 # two saves more than half, because the last block works out the row of [CELL] alone (notebook 03).
 # * **Fewer cells**, `data.n_obs`, save disk, and time because an epoch has fewer steps. A step takes as long as before
 # and hardly less memory (here the cell with most genes happens to be left out).
@@ -212,12 +215,12 @@ plt.show()
 # The deeper the model, the more checkpointing saves. The same batch, by all three presets:
 
 # %%
-rows, longest = 64, workload(minimal, store, len(store))[0].longest
+longest = replace(workload(minimal, store, len(store))[0].longest, rows=64)
 for preset in ("minimal", "default", "large"):
     peaks = []
     for on in (False, True):
         config = scfm.load_config(preset, {"training.gradient_checkpointing": on})
-        found = memory(config, rows, *longest)
+        found = memory(config, longest)
         peaks.append((found["total"] - found["overhead"]) / 1e6)
     print(f"{preset:8} {config.model.num_layers} blocks: {peaks[0]:6,.0f} -> {peaks[1]:5,.0f} MB")
 
@@ -337,17 +340,18 @@ plt.show()
 from scfm_lib.dataset import Batch
 from scfm_lib.model import prediction_loss
 
-model = new_model(minimal.model, seed=0)
+model = new_model(minimal.model, seed=0, genes=len(store.symbols))
 batch = workload(minimal, store, len(store))[1][0]
-order = batch.target_counts.sum(1).argsort()
-batch = Batch(*(tensor[order] for tensor in vars(batch).values()))
+order = batch.target_counts.sum(1).argsort().numpy()
+batch = Batch(*(rows[order] for rows in vars(batch).values()))
 
 
 # %%
 def gradient(part):
     """The gradient of the loss per molecule, (G,), and how many molecules there were."""
     model.zero_grad()
-    loss = prediction_loss(model(part.genes, part.values), part.target_genes, part.target_counts)
+    log_odds = model(part.genes, part.values, part.most_tokens)
+    loss = prediction_loss(log_odds, part.target_genes, part.target_counts)
     (loss / part.molecules).backward()
     return model.output_bias.grad.clone(), part.molecules.item()
 

@@ -300,7 +300,7 @@ store = scfm.open_store(folder) if folder.exists() else scfm.prepare([data], con
 print("\n".join(store.report))
 
 # %% [markdown]
-# **Read this report to the end.** "SMALLER VOCABULARY", "cells left out" or a low share of matched genes are where
+# **Read this report to the end.** "FEWER TOKENS", "cells left out" or a low share of matched genes are where
 # surprises begin.
 #
 # ## 4. How long will it take?
@@ -668,7 +668,6 @@ exercises.check("8.4", answer)
 # %%
 import textwrap
 
-from scfm_lib.estimator import parameters
 from scfm_lib.reporting import METHOD_NAMES
 from scfm_lib.versions import versions
 
@@ -681,18 +680,19 @@ def data_sentence(config, store):
         f"{v['scanpy']}) from scratch on {len(store) - held:,} cells; {held:,} ({config.data.validation_fraction:.0%} "
         f"by a hash of the cell's name, split seed {config.data.split_seed}) were held out of the choice of genes, the start "
         f"and training. Cells with fewer than {config.data.preprocessing.min_genes} genes were left out. "
-        f"The vocabulary were {len(store.symbols):,} genes. "
+        f"The model heard and predicted {len(store.symbols):,} genes; the {store.n_tokens:,} most variable were tokens. "
     )
 
 
 # %%
-def model_sentence(config, steps):
+def model_sentence(run):
     """Which model, and how it was trained."""
-    m, t = config.model, config.training
+    m, t = run.config.model, run.config.training
+    parameters = sum(weights.numel() for weights in run.model.parameters())
     return (
-        f"The model had {sum(parameters(m).values()):,} parameters ({m.num_layers} layers of width {m.hidden_dim}, "
-        f"{m.num_heads} heads) and took {steps:,} steps of {t.batch_size * t.gradient_accumulation_steps} cells "
-        f"({t.num_epochs} epochs, AdamW, learning rate {t.learning_rate}, seed {t.seed}). No labels were used. "
+        f"The model had {parameters:,} parameters ({m.num_layers} layers of width {m.hidden_dim}, "
+        f"{m.num_heads} heads) and took {run.step:,} steps of {t.batch_size * t.gradient_accumulation_steps} cells "
+        f"({t.num_epochs} epochs, Muon and AdamW, learning rate {t.learning_rate}, seed {t.seed}). No labels were used. "
     )
 
 
@@ -707,7 +707,7 @@ def scores_sentence(result):
 
 
 # %% tags=["nbval-ignore-output"]
-text = data_sentence(run.config, store) + model_sentence(run.config, run.step) + scores_sentence(result)
+text = data_sentence(run.config, store) + model_sentence(run) + scores_sentence(result)
 print(textwrap.fill(text + "One seed.", 100))
 
 # %% [markdown]

@@ -13,13 +13,63 @@ def test_the_store_holds_the_counts_of_its_genes(cells, tiny, tmp_path) -> None:
     store = scfm.prepare([cells], tiny, tmp_path / "store")
     assert len(store) == 300
     columns = [cells.var_names.get_loc(symbol) for symbol in store.symbols]
-    assert len(columns) == 60
+    assert store.n_tokens == 60 < len(columns)
     some = np.array([5, 299, 5, 0])
     np.testing.assert_array_equal(store.matrix(some).toarray(), cells.X.toarray()[some][:, columns])
     np.testing.assert_array_equal(store.library_size, cells.X.toarray().sum(1))
     np.testing.assert_array_equal(store.held_out, held_out(cells.obs_names, 0.2, 0))
     meta = json.loads((tmp_path / "store" / "store.json").read_text())
     assert {"config", "versions", "sources"} <= meta.keys()
+
+
+def test_tokens_come_first_and_every_gene_seen_in_enough_training_cells_is_heard(cells, tiny, tmp_path) -> None:
+    import scanpy as sc
+
+    counts = cells.X.toarray()
+    learn = ~held_out(cells.obs_names, 0.2, 0)
+    counts[:, 5], counts[:, 6], counts[:, 7] = 0, 0, 0
+    counts[np.flatnonzero(learn)[:2], 5] = 9  # seen in 2 training cells: too few
+    counts[np.flatnonzero(learn)[:3], 6] = 1  # in 3: enough
+    counts[~learn, 7] = 9  # in held-out cells alone
+    tiny.data.preprocessing.min_cells = 3
+    store = scfm.prepare([_with(cells, counts)], tiny, tmp_path / "store")
+    seen = (counts[learn] > 0).sum(0) >= 3
+    assert not seen[5]
+    assert not seen[7]
+    train = _with(cells, counts)[learn][:, seen].copy()
+    sc.pp.highly_variable_genes(train, flavor="seurat_v3", n_top_genes=60)
+    tokens = train.var_names[train.var["highly_variable"]].tolist()
+    others = train.var_names[~train.var["highly_variable"]].tolist()
+    assert store.symbols.tolist() == tokens + others
+    assert cells.var_names[6] in store.symbols
+    assert scfm.open_store(store.dir).n_tokens == store.n_tokens == len(tokens) == 60
+    assert any(f"{seen.sum()} genes are heard and predicted; tokens are the 60" in line for line in store.report)
+    genes, _, lengths = store.rows(np.arange(len(store)))
+    assert all((np.diff(row.astype(int)) > 0).all() for row in np.split(genes, np.cumsum(lengths)[:-1]))
+
+
+def test_where_numbers_run_out_the_genes_seen_in_fewest_cells_are_left_out(cells, tiny, tmp_path, monkeypatch) -> None:
+    from scfm_lib.data import store as module
+
+    whole = scfm.prepare([cells], tiny, tmp_path / "whole")
+    monkeypatch.setattr(module, "MOST_GENES", 70)
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    assert store.symbols[:60].tolist() == whole.symbols[:60].tolist()
+    learn = ~held_out(cells.obs_names, 0.2, 0)
+    seen_in = dict(zip(cells.var_names, (cells.X.toarray()[learn] > 0).sum(0), strict=True))
+    left_out = set(whole.symbols) - set(store.symbols)
+    assert len(store.symbols) == 70
+    assert max(seen_in[gene] for gene in left_out) <= min(seen_in[gene] for gene in store.symbols[60:])
+    assert any("of the genes seen in fewest cells are left out" in line for line in store.report)
+
+
+def test_a_store_of_an_older_format_is_refused(cells, tiny, tmp_path) -> None:
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    meta = json.loads((store.dir / "store.json").read_text())
+    del meta["n_tokens"]
+    (store.dir / "store.json").write_text(json.dumps(meta))
+    with pytest.raises(scfm.InputError, match="of an older format, without all genes; prepare it again"):
+        scfm.open_store(store.dir)
 
 
 def test_no_held_out_cell_touches_vocabulary_or_start(cells, tiny, tmp_path) -> None:
@@ -32,7 +82,8 @@ def test_no_held_out_cell_touches_vocabulary_or_start(cells, tiny, tmp_path) -> 
     spoiled = scfm.prepare([_with(cells, counts)], tiny, tmp_path / "spoiled")
     assert honest.symbols.tolist() == spoiled.symbols.tolist()
     starts = [pca_start(s, np.flatnonzero(~s.held_out), 8, 0) for s in (honest, spoiled)]
-    for key in ("loadings", "log_share"):
+    assert starts[0].keys() == {"components", "spread", "centre", "log_share"}
+    for key in starts[0]:
         np.testing.assert_array_equal(starts[0][key], starts[1][key])
 
     counts[~unseen] = rng.permuted(counts[~unseen], axis=1)  # the check itself can fail
@@ -85,8 +136,8 @@ def test_quality_control(cells, tiny, tmp_path) -> None:
 def test_fewer_genes_than_asked_is_said_loudly(cells, tiny, tmp_path) -> None:
     tiny.model.n_genes = 500
     store = scfm.prepare([cells], tiny, tmp_path / "store")
-    assert len(store.symbols) <= 120
-    assert any(line.startswith("SMALLER VOCABULARY: 500 genes were asked for") for line in store.report)
+    assert store.n_tokens == len(store.symbols) <= 120
+    assert any(line.startswith("FEWER TOKENS: 500 genes were asked for") for line in store.report)
 
 
 def test_an_existing_or_damaged_store_is_left_alone(cells, tiny, tmp_path) -> None:
@@ -103,8 +154,10 @@ def test_an_existing_or_damaged_store_is_left_alone(cells, tiny, tmp_path) -> No
 def test_real_cells(zheng, tmp_path) -> None:
     store = scfm.prepare([zheng], scfm.load_config("minimal"), tmp_path / "store")
     assert len(store) == 3874
-    assert 80 < len(store.genes) / len(store) < 110  # of 1,000: why only expressed genes become tokens
-    assert sum(f.stat().st_size for f in store.dir.iterdir()) < 4e6  # the .h5ad, compressed, is 7.8 MB
+    assert 80 < (store.genes < store.n_tokens).sum() / len(store) < 110  # of 1,000: why only expressed ones are tokens
+    assert len(store.symbols) > 10_000
+    heard = len(store.genes) / len(store)
+    assert sum(f.stat().st_size for f in store.dir.glob("*.bin")) < (6 * heard + 16) * len(store)
 
 
 def with_mitochondria(cells, names: list[str]) -> None:
