@@ -23,10 +23,11 @@ from torch import Tensor, nn
 import scfm_lib as scfm
 from scfm_lib.config import ModelConfig
 from scfm_lib.data.store import Store
-from scfm_lib.dataset import HalfCells, log_normalise, pca_start
+from scfm_lib.dataset import HalfCells, log_normalise
 from scfm_lib.estimator.workload import training_flops
-from scfm_lib.model import new_model, prediction_loss
+from scfm_lib.model import prediction_loss
 from scfm_lib.runtime.threads import use_all_cores
+from scfm_lib.start import new_model, pca_start
 from scfm_lib.train import adamw
 from scfm_lib.versions import versions
 

@@ -1,10 +1,13 @@
 """What a model starts from: random weights, the PCA of the training cells, or another model that was trained before."""
 
+from pathlib import Path
+
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .checkpoint import load_model
 from .config import ModelConfig
 from .data.genes import match_genes, match_report
 from .data.store import Store
@@ -94,18 +97,20 @@ def new_model(
     return model
 
 
-def check_dimensions(config: ModelConfig, trained: CellTransformer) -> None:
-    """A model of this config can start from a trained one only if it has the same dimensions; its genes may differ.
+def trained_model(path: str | Path, config: ModelConfig) -> CellTransformer:
+    """A trained model from which one of this config can start: it has the same dimensions, if not the same genes.
 
     Raises:
-        InputError: naming the first that differs.
+        InputError: as `load_model`, or naming the first dimension that differs.
     """
+    trained = load_model(path)
     for key, there in trained.config.model_dump(exclude={"n_genes", "dropout"}).items():
         if (here := getattr(config, key)) != there:
             raise InputError(
                 f"the config has model.{key} = {here}, the model of --init has {there}; leave out --preset and "
                 f"--config, or --set model.{key}={there}"
             )
+    return trained
 
 
 @torch.no_grad()

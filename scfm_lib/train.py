@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .checkpoint import Checkpoints, TrainState, config_like, find_checkpoint, load_checkpoint, load_model
+from .checkpoint import Checkpoints, TrainState, config_like, find_checkpoint, load_checkpoint
 from .config import Config, TrainingConfig, load_config
 from .data.store import Store, open_store
 from .dataset import Batch, HalfCells
@@ -28,7 +28,7 @@ from .runtime.logger import Logger
 from .runtime.run_dir import RunDir, find_run, new_run, resumed_run
 from .runtime.stopping import Stop
 from .runtime.threads import return_freed_memory, use_all_cores
-from .start import check_dimensions, new_model, pca_start, start_from
+from .start import new_model, pca_start, start_from, trained_model
 
 VALIDATION_CELLS = 5_000  # more would not make the loss clearer, only the epoch longer
 
@@ -142,13 +142,12 @@ def training_loop(
     state: TrainState, data: HalfCells, logger: Logger, checkpoints: Checkpoints, stop: Stop, distributed: Distributed
 ) -> None:
     """Takes steps from `state.step` to the last epoch's end, or until `stop` says so."""
-    settings, total_steps = state.settings, state.settings.num_epochs * data.steps_per_epoch
-    held_out = data.store.held_out.any()
-    total_steps = state.step if state.waits_no_more else total_steps  # a run that is resumed after it has ended
+    settings, held_out = state.settings, data.store.held_out.any()
+    total_steps = settings.num_epochs * data.steps_per_epoch
     loader = DataLoader(
         data,
         batch_size=None,  # an item is a whole batch already
-        sampler=range(state.step, total_steps),
+        sampler=range(state.step, 0 if state.waits_no_more else total_steps),
         num_workers=settings.num_workers,
         pin_memory=state.device.type == "cuda",
         generator=torch.Generator(),  # its own: the global one belongs to dropout and must resume to the bit
@@ -231,9 +230,7 @@ def train(
         precision = choose_precision(config.training, torch_device)
         if verbose and distributed.is_first:  # the first line of a run, before minutes of preparation
             print(describe_device(torch_device, precision), file=sys.stderr, flush=True)
-        trained = load_model(init) if init is not None and begun is None else None  # a run that goes on has its own
-        if trained is not None:
-            check_dimensions(config.model, trained)
+        trained = None if init is None or begun else trained_model(init, config.model)
         begun = begun or distributed.rank_zero_first(lambda: new_run(config, data, run_dir))
         outputs = {"verbose": verbose, "tensorboard": tensorboard, "wandb": wandb}
         return _train(begun, trained, torch_device, precision, distributed, stop, outputs)

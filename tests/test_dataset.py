@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import scfm_lib as scfm
-from scfm_lib.dataset import HalfCells, log_normalise, pca_start
+from scfm_lib.dataset import HalfCells, log_normalise
 from scfm_lib.embed import token_batches
-from scfm_lib.model import new_model
+from scfm_lib.start import new_model, pca_start
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import scfm_lib as scfm
-from scfm_lib.model import new_model, prediction_loss
+from scfm_lib.model import prediction_loss
+from scfm_lib.start import new_model
 
 GENES, TOKENS = 100, 60
 

@@ -5,8 +5,8 @@ import torch
 
 import scfm_lib as scfm
 from scfm_lib.dataset import HalfCells
-from scfm_lib.model import new_model
 from scfm_lib.optimizer import BAG_RATE, MUON_RATE, Muon, new_optimizers, orthogonalise
+from scfm_lib.start import new_model
 from scfm_lib.train import new_state, training_step
 
 SHAPES = [(64, 16), (16, 64), (32, 32), (384, 128), (1, 8), (8, 1)]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from scfm_lib.config import ModelConfig
 from scfm_lib.dataset import Batch
-from scfm_lib.model import new_model, prediction_loss
+from scfm_lib.model import prediction_loss
+from scfm_lib.start import new_model
 
 from .judges import Exercise, Question, function, number, outputs, same, slip
 

@@ -162,8 +162,8 @@ plt.show()
 # hand.
 
 # %%
-from scfm_lib.dataset import log_normalise, pca_start
-from scfm_lib.model import new_model
+from scfm_lib.dataset import log_normalise
+from scfm_lib.start import new_model, pca_start
 
 shape = config.model.model_copy()
 shape.n_genes = store.n_tokens  # the data may have fewer genes than the config asks for

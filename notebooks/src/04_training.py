@@ -102,8 +102,7 @@ print(len(batches), "steps make an epoch: every cell used once, as two halves")
 # \qquad (n_{cg} \text{ molecules, } M \text{ of them in all, } p_{cg} \text{ the expected share})$$
 
 # %%
-from scfm_lib.dataset import pca_start
-from scfm_lib.model import new_model
+from scfm_lib.start import new_model, pca_start
 
 start = pca_start(store, cells, minimal.model.gene_embedding_dim, settings.seed)
 for what, numbers in start.items():

@@ -102,8 +102,7 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(model.sy
 # training.
 
 # %%
-from scfm_lib.dataset import pca_start
-from scfm_lib.model import new_model
+from scfm_lib.start import new_model, pca_start
 
 folder = work / f"store_{name}"
 store = scfm.open_store(folder) if folder.exists() else scfm.prepare([scfm.find_data(name)], config, folder)

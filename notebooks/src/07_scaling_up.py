@@ -156,7 +156,7 @@ for lever, changes in levers.items():
 # levers take turns, five times, and the quickest step of each is kept, which other programs disturbed least.
 
 # %%
-from scfm_lib.model import new_model
+from scfm_lib.start import new_model
 from scfm_lib.train import new_state, training_step
 
 CPU = torch.device("cpu")

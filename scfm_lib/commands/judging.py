@@ -82,8 +82,5 @@ def annotate_command(
     use_all_cores()
     sources = (scfm.find_data(reference), scfm.find_data(query))
     told = annotate_file(model, *sources, out, label_key=label_key, layer=layer, say=say)
-    print(
-        json.dumps(told)
-        if json_
-        else f"{out}: obs['scfm_label']: " + ", ".join(f"{n} {k}" for k, n in told["labels"].items())
-    )
+    counts = ", ".join(f"{number:,} {label}" for label, number in told["labels"].items())
+    print(json.dumps(told) if json_ else f"{out}: obs['scfm_label']: {counts}")

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 import scfm_lib as scfm
 from scfm_lib.data.read import held_out
-from scfm_lib.dataset import pca_start
+from scfm_lib.start import pca_start
 
 
 def test_the_store_holds_the_counts_of_its_genes(cells, tiny, tmp_path) -> None:
