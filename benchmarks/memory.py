@@ -15,11 +15,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import scfm_lib as scfm
 from scfm_lib.dataset import Batch
 from scfm_lib.estimator.memory import FRAMEWORK, memory
+from scfm_lib.estimator.workload import NOMINAL_GENES, Shape
 from scfm_lib.runtime.threads import return_freed_memory
 from scfm_lib.train import new_state, training_step
 from scfm_lib.versions import versions
@@ -27,7 +29,8 @@ from scfm_lib.versions import versions
 STEPS = 4
 PROCESSES = 3
 TINY = {"model.n_genes": 20, "model.gene_embedding_dim": 8, "model.hidden_dim": 16, "model.ff_dim": 32}
-CONFIGURATIONS = [  # preset, batch size in cells, genes of the longest half, precision, checkpointing
+EXPRESSED = 5  # times as many expressed genes as tokens in the longest half
+CONFIGURATIONS = [  # preset, batch size in cells, tokens of the longest half, precision, checkpointing
     *(("minimal", size, genes, "fp32", False) for size in (8, 32, 64) for genes in (90, 150)),
     *(("minimal", size, 150, "fp32", True) for size in (32, 128)),
     *(("minimal", size, 150, "bf16", False) for size in (16, 64)),
@@ -52,32 +55,40 @@ def configuration(preset: str, batch_size: int, checkpointing: bool) -> scfm.Con
     )
 
 
-def steps(config: scfm.Config, genes: int, precision: str, device: torch.device) -> None:
+def longest(config: scfm.Config, tokens: int, genes: int) -> Shape:
+    """Of a batch whose longest half has so many tokens."""
+    return Shape(2 * config.training.batch_size, tokens, EXPRESSED * tokens, EXPRESSED * tokens, genes)
+
+
+def steps(config: scfm.Config, shape: Shape, precision: str, device: torch.device) -> None:
     """Real training steps on the longest batch."""
-    rows = 2 * config.training.batch_size
-    numbers = torch.randint(0, config.model.n_genes, (rows, genes))
-    batch = Batch(numbers, torch.rand(rows, genes) + 0.1, numbers, torch.ones(rows, genes), torch.arange(rows))
-    state = new_state(scfm.CellTransformer(config.model).to(device), config.training, device, precision)
+    rows, n_genes, others = shape.rows, config.model.n_genes, shape.expressed - shape.tokens
+    tokens = torch.randint(0, n_genes, (rows, shape.tokens))
+    numbers = torch.cat([tokens, torch.randint(n_genes, shape.genes, (rows, others))], dim=1)
+    values, counts = torch.rand(numbers.shape) + 0.1, torch.ones(numbers.shape)
+    batch = Batch(numbers, values, numbers, counts, torch.arange(rows), np.full(rows, shape.tokens))
+    state = new_state(scfm.CellTransformer(config.model, shape.genes).to(device), config.training, device, precision)
     for _ in range(STEPS):
         training_step(state, [batch], config.training.learning_rate)
 
 
-def measure(preset: str, batch_size: int, genes: int, precision: str, checkpointing: bool, name: str) -> list[int]:
+def measure(preset: str, batch_size: int, tokens: int, precision: str, checkpointing: bool, name: str) -> list[int]:
     """Peak bytes of real steps in this process, and how many of them the framework takes before the first tensor."""
     device = torch.device(name)
     config = configuration(preset, batch_size, checkpointing)
+    shape = longest(config, tokens, NOMINAL_GENES)
     return_freed_memory(checkpointing and name == "cpu")
     tiny = scfm.load_config("minimal", TINY | {"training.batch_size": 2})
     if name == "cuda":
-        steps(tiny, 5, precision, device)
+        steps(tiny, longest(tiny, 5, 40), precision, device)
         torch.cuda.reset_peak_memory_stats()
-        steps(config, genes, precision, device)
+        steps(config, shape, precision, device)
         return [torch.cuda.max_memory_allocated(), 0]
     imported = resident("VmRSS")
-    steps(tiny, 5, precision, device)
+    steps(tiny, longest(tiny, 5, 40), precision, device)
     framework = resident("VmRSS") - imported
     Path("/proc/self/clear_refs").write_text("5")
-    steps(config, genes, precision, device)
+    steps(config, shape, precision, device)
     return [resident("VmHWM") - imported, framework]
 
 
@@ -90,16 +101,16 @@ def main() -> None:
         print(json.dumps(measure(*json.loads(options.one), options.device)))
         return
     errors, without = [], []
-    for preset, batch_size, genes, precision, checkpointing in CONFIGURATIONS:
+    for preset, batch_size, tokens, precision, checkpointing in CONFIGURATIONS:
         if options.device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(False):
             precision = "fp16"
-        one = json.dumps([preset, batch_size, genes, precision, checkpointing])
+        one = json.dumps([preset, batch_size, tokens, precision, checkpointing])
         command = [sys.executable, __file__, "--device", options.device, "--one", one]
         runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(PROCESSES)]
         peaks, frameworks = zip(*map(json.loads, runs), strict=True)
         peak, framework = statistics.median(peaks), statistics.median(frameworks)
         config = configuration(preset, batch_size, checkpointing)
-        parts = memory(config, 2 * batch_size, genes, genes, precision, options.device)
+        parts = memory(config, longest(config, tokens, NOMINAL_GENES), precision, options.device)
         constant = FRAMEWORK[precision] if options.device == "cpu" else parts["overhead"]
         estimated = parts["total"] if options.device == "cpu" else parts["total"] - constant
         errors.append((estimated - peak) / peak)
@@ -107,7 +118,7 @@ def main() -> None:
         row = {
             "preset": preset,
             "batch_size": batch_size,
-            "genes": genes,
+            "tokens": tokens,
             "precision": precision,
             "gradient_checkpointing": checkpointing,
             "estimated_bytes": estimated,

@@ -45,12 +45,13 @@ def train_for(config: scfm.Config, store: Store, seconds: float) -> tuple[float,
     parts = settings.gradient_accumulation_steps
     cells = np.flatnonzero(~store.held_out)
     halves = HalfCells(store, cells, settings.batch_size * parts, settings.seed + 1)
-    state = new_state(new_model(config.model, 1), settings, device)
+    genes = len(store.symbols)
+    state = new_state(new_model(config.model, 1, genes=genes), settings, device)
     flops, step, started = 0.0, 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         split = halves[step].split(parts)
         training_step(state, split, settings.learning_rate)
-        flops += sum(padded_flops(config.model, part) for part in split)
+        flops += padded_flops(config.model, split, genes)
         step += 1
     return time.perf_counter() - started, flops, step
 
@@ -74,7 +75,7 @@ def main() -> None:
                 config, store = scfm.load_config(preset, changes), stores[preset]
                 work, batches = workload(config, store, len(store))
                 began = time.perf_counter()
-                speed = calibrate(config, batches, torch.device("cpu"), "fp32")
+                speed = calibrate(config, batches, work.longest.genes, torch.device("cpu"), "fp32")
                 calibrated = time.perf_counter() - began
                 matrix = cpu_flops()
                 took, flops, steps = train_for(config, store, options.seconds)

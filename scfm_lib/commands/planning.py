@@ -36,7 +36,7 @@ def estimate_command(
     cells: Annotated[int | None, typer.Option(help="in the data set; 10,000 when unset")] = None,
     epochs: Annotated[int | None, typer.Option(help="the preset's when unset")] = None,
     data: Annotated[str | None, typer.Option("--data", "--data-path", "--data_path", help="cells to look at")] = None,
-    genes_per_cell: Annotated[float | None, typer.Option(help="expressed vocabulary genes of a cell")] = None,
+    genes_per_cell: Annotated[float | None, typer.Option(help="expressed genes of a cell")] = None,
     budget_vram: Annotated[str | None, typer.Option(help="find what fits in so much memory, such as 4GB")] = None,
     deadline: Annotated[str | None, typer.Option(help="find what is done in time, such as 2h or 30min")] = None,
     device: Device = "auto",

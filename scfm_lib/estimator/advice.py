@@ -173,12 +173,12 @@ def levers(target: Target, config: Config, work: Workload, cells: int) -> list[d
         twice = training.gradient_accumulation_steps * 2
         changes = {"training.batch_size": half, "training.gradient_accumulation_steps": twice}
         tried.append(("smaller batch with accumulation", changes, "the same steps, in more passes"))
-    smaller = _smaller_model(config)
+    smaller = _smaller_model(config, work.longest.genes)
     if smaller:
         tried.append(("smaller model", smaller, "learns less from large data"))
     fewer = max(2, config.vocabulary_size // 2)
     changes = {"model.n_genes": fewer, "data.preprocessing.n_top_genes": None}
-    tried.append(("fewer genes", changes, "rarer cell types may lose their markers"))
+    tried.append(("fewer tokens", changes, "all genes are still heard and predicted, fewer attend"))
     if precision_of(target, training) == "fp32":
         half_type = "training.bf16" if target.kind == "cpu" or not target.card or target.card.bf16 else "training.fp16"
         note = "no faster on CPUs, as measured" if target.kind == "cpu" else "and faster where the card has it"
@@ -202,13 +202,13 @@ def levers(target: Target, config: Config, work: Workload, cells: int) -> list[d
     return sorted(rows, key=lambda row: (-row["saves_bytes"], -row["saves_seconds"]))
 
 
-def _smaller_model(config: Config) -> dict[str, Any] | None:
+def _smaller_model(config: Config, genes: int) -> dict[str, Any] | None:
     """The next smaller preset's dimensions, or half of these where no preset is smaller."""
-    size = sum(parameters(config.model).values())
+    size = sum(parameters(config.model, genes).values())
     presets = [load_config(name).model for name in reversed(PRESETS)]
     keys = ("n_genes", "gene_embedding_dim", "hidden_dim", "num_layers", "num_heads", "ff_dim")
     for model in presets:
-        if sum(parameters(model).values()) < size:
+        if sum(parameters(model, genes).values()) < size:
             return {f"model.{key}": getattr(model, key) for key in keys} | {"data.preprocessing.n_top_genes": None}
     halves = {"hidden_dim": config.model.hidden_dim // 2, "ff_dim": config.model.ff_dim // 2}
     if halves["hidden_dim"] < 1 or halves["ff_dim"] < 1 or halves["hidden_dim"] % config.model.num_heads:

@@ -15,9 +15,8 @@ from ..hardware.gpus import Card
 from ..hardware.gpus import machines as rented_machines
 from ..versions import versions
 from .advice import cost_if, levers, max_batch_size
-from .memory import window_bytes
 from .target import Cost, Target, card_target, cost, named, precision_of, this_machine
-from .workload import Workload, cells_like, parameters, workload
+from .workload import Workload, cells_like, optimizer_bytes, parameters, workload
 
 
 def estimate(
@@ -36,7 +35,7 @@ def estimate(
         config: what would be trained.
         cells: in the data set, held-out ones included; the data's own, else 10,000.
         data: a path, `AnnData`, name or store to look at; without it, cells like PBMC3k's stand in.
-        genes_per_cell: expressed vocabulary genes of a cell on average, where there are no data.
+        genes_per_cell: expressed genes of a cell on average, where there are no data.
         gpu: a card of `gpus.yaml`; this machine when unset.
         device: of this machine: auto, cpu, cuda or mps.
         seconds: of calibration.
@@ -52,14 +51,15 @@ def estimate(
     """
     config = config.model_copy(deep=True)
     store, cells, source = cells_like(config, cells, data, genes_per_cell)
-    config.model.n_genes = len(store.symbols) if data is not None else config.model.n_genes
+    config.model.n_genes = store.n_tokens if data is not None else config.model.n_genes
     work, batches = workload(config, store, cells)
-    target = card_target(gpu) if gpu else this_machine(config, batches, device, seconds)
+    genes = work.longest.genes
+    target = card_target(gpu) if gpu else this_machine(config, batches, genes, device, seconds)
     here = cost(target, config, work)
     total = here.memory_bytes["total"]
     rented = rented_for(target.card, here.seconds) if target.card else []
     paid = [machine for machine in rented if machine["usd"][1] > 0]
-    count = parameters(config.model)
+    count = parameters(config.model, genes)
     return {
         "target": target.name,
         "precision": precision_of(target, config.training),
@@ -68,7 +68,7 @@ def estimate(
         "memory_bytes": here.memory_bytes,
         "memory_available": target.memory_bytes,
         "fits": None if target.room is None else total <= target.room,
-        "ram_bytes": ram_bytes(target, here, work, cells),
+        "ram_bytes": ram_bytes(target, here, work),
         "disk_bytes": disk_bytes(config, cells, store),
         "seconds": named(here.seconds),
         "seconds_per_epoch": here.seconds[1] / config.training.num_epochs,
@@ -79,9 +79,12 @@ def estimate(
         "cells": cells,
         "genes": {
             "source": source,
+            "all": genes,
             "mean_per_cell": round(float(np.diff(store.indptr).mean()), 1),
             "mean_per_half": round(work.mean_genes, 1),
-            "longest_half": work.longest[0],
+            "longest_half": work.longest.expressed,
+            "tokens_per_half": round(work.mean_tokens, 1),
+            "tokens_in_longest_half": work.longest.tokens,
         },
         "calibration": None if target.speed is None else {"steps": target.speed.steps},
         "config": config.model_dump(),
@@ -124,9 +127,9 @@ def best_fit(
     for name in sorted(presets, key=lambda preset: -PRESETS.index(preset) if preset in PRESETS else 0):
         config = load_config(name, {"training.num_epochs": epochs} if epochs else None)
         store, total, _ = cells_like(config, cells, data, mean_genes)
-        config.model.n_genes = len(store.symbols) if data is not None else config.model.n_genes
+        config.model.n_genes = store.n_tokens if data is not None else config.model.n_genes
         work, batches = workload(config, store, total)
-        target = card_target(gpu) if gpu else this_machine(config, batches, device, seconds=2.0)
+        target = card_target(gpu) if gpu else this_machine(config, batches, work.longest.genes, device, seconds=2.0)
         budget = budget_bytes or target.room or float("inf")
         effective = config.training.batch_size
         for checkpointing in (False, True):
@@ -168,21 +171,25 @@ def best_fit(
     )
 
 
-def ram_bytes(target: Target, here: Cost, work: Workload, cells: int) -> dict[str, int]:
+def ram_bytes(target: Target, here: Cost, work: Workload) -> dict[str, int]:
     """Bytes of system memory for the run: Python with its libraries, prepared batches, and on a CPU the training."""
     parts = {
         "python": min(psutil.Process().memory_info().rss, int(1e9)),  # measured on the spot: the same libraries
-        "batches": window_bytes(work.mean_genes, cells),
+        "batches": 2 * work.window_bytes,  # a window is held while the next one is made
         "training": here.memory_bytes["total"] if target.kind != "cuda" else 0,
     }
     return parts | {"total": sum(parts.values())}
 
 
 def disk_bytes(config: Config, cells: int, store: Store) -> dict[str, int]:
-    """Bytes on disk: the store (6 a gene, 15 a cell), and checkpoints (weights, AdamW's states and the PCA start)."""
+    """Bytes on disk: the store (6 a gene, 15 a cell), and checkpoints.
+
+    Of all genes, a checkpoint holds the PCA start beside weights and optimizers' states, and about 50 bytes of names.
+    """
     per_cell = 6 * float(np.diff(store.indptr).mean()) + 15
-    count = sum(parameters(config.model).values())
-    one = 12 * count + 4 * config.model.n_genes * (config.model.gene_embedding_dim + 1)
+    model, genes = config.model, len(store.symbols)
+    start = genes * (4 * (model.gene_embedding_dim + 1) + 50)
+    one = 4 * sum(parameters(model, genes).values()) + optimizer_bytes(model, genes) + start
     parts = {"store": int(cells * per_cell), "checkpoints": (config.training.keep_checkpoints + 1) * one}
     return parts | {"total": sum(parts.values())}
 

@@ -10,15 +10,16 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from ..config import Config, ModelConfig, TrainingConfig
-from ..dataset import WINDOW, Batch
+from ..dataset import Batch
 from ..model import CellTransformer
 from ..train import new_state, training_step
-from .workload import parameters
+from .workload import Shape, optimizer_bytes, parameters
 
 try:
     from torch._subclasses.fake_tensor import FakeTensorMode  # a private path: the formula below stands in for it
@@ -36,11 +37,13 @@ HOLES_BY_LAYER = 1.07
 
 @dataclass(frozen=True)
 class Trace:
-    """What a training step does to memory."""
+    """What a training step does to memory: its passes forth and back, and then the optimizers."""
 
     peak: int  # bytes of all live tensors at the peak
-    operations: int  # that read or write memory
+    operations: int  # of the passes: those that read or write memory
     traffic: int  # bytes they read and write
+    update_operations: int  # of the optimizers, once in a step
+    update_traffic: int
 
 
 class Storages(TorchDispatchMode):
@@ -76,56 +79,60 @@ class Storages(TorchDispatchMode):
         self.live -= size
 
 
-def trace(config: Config, rows: int, genes: int, target_genes: int, precision: str, block: int = 1) -> Trace:
+def trace(config: Config, shape: Shape, precision: str, block: int = 1) -> Trace:
     """A training step's memory, from the step itself on fake tensors; by formula where torch has none.
 
     Args:
-        config: with its batch size and accumulation steps.
-        rows: half cells in a forward pass: 2 * `training.batch_size` at most.
-        genes: expressed genes of the longest half cell in it.
-        target_genes: the same for the halves to predict.
+        config: with its accumulation steps.
+        shape: of the longest half cells in a forward pass, 2 * `training.batch_size` at most.
         precision: fp32, bf16 or fp16.
         block: bytes that every tensor is rounded up to (512 on CUDA).
     """
     model, training = config.model.model_dump_json(), config.training.model_dump_json()
-    return _trace(model, training, rows, genes, target_genes, "fp32" if precision == "fp32" else "bf16", block)
+    return _trace(model, training, shape, "fp32" if precision == "fp32" else "bf16", block)
 
 
 @functools.lru_cache(maxsize=256)
-def _trace(
-    model_json: str, training_json: str, rows: int, genes: int, target_genes: int, precision: str, block: int
-) -> Trace:
+def _trace(model_json: str, training_json: str, shape: Shape, precision: str, block: int) -> Trace:
     dimensions = ModelConfig.model_validate_json(model_json)
     settings, device = TrainingConfig.model_validate_json(training_json), torch.device("cpu")
     if FakeTensorMode is None:
-        return formula(dimensions, settings, rows, genes, precision)
+        return formula(dimensions, settings, shape, precision)
+    rows = shape.rows
     with FakeTensorMode(), Storages(block) as storages:
-        state = new_state(CellTransformer(dimensions), settings, device, precision)
+        state = new_state(CellTransformer(dimensions, shape.genes), settings, device, precision)
         for parameter in state.model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        state.optimizer.step()  # AdamW makes its states in the first step; the peak is in later ones
-        state.optimizer.zero_grad(set_to_none=True)
+        for _ in range(2):  # the optimizers make their states in the first step; the peak is in later ones
+            storages.operations = storages.traffic = 0
+            for optimizer in state.optimizers:
+                optimizer.step()
+        update = storages.operations, storages.traffic
+        state.model.zero_grad(set_to_none=True)
         storages.operations = storages.traffic = 0
         part = Batch(
-            torch.zeros(rows, genes, dtype=torch.int64),
-            torch.zeros(rows, genes),
-            torch.zeros(rows, target_genes, dtype=torch.int64),
-            torch.zeros(rows, target_genes),
+            torch.zeros(rows, shape.expressed, dtype=torch.int64),
+            torch.zeros(rows, shape.expressed),
+            torch.zeros(rows, shape.targets, dtype=torch.int64),
+            torch.zeros(rows, shape.targets),
             torch.zeros(rows, dtype=torch.int64),
+            torch.zeros(rows, dtype=torch.int64),
+            np.full(rows, shape.tokens),
         )
         parts = [part] * min(2, settings.gradient_accumulation_steps)  # from the second on, gradients are there too
         training_step(state, parts, settings.learning_rate)
-    return Trace(storages.peak, storages.operations, storages.traffic)
+    return Trace(storages.peak, storages.operations - update[0], storages.traffic - update[1], *update)
 
 
-def formula(model: ModelConfig, settings: TrainingConfig, rows: int, genes: int, precision: str) -> Trace:
+def formula(model: ModelConfig, settings: TrainingConfig, shape: Shape, precision: str) -> Trace:
     """The same by counting what is kept for the backward pass; within a tenth of the trace (tests).
 
     A token keeps 8 vectors of `hidden_dim` (two norms and their inputs, q, k, v, what attention gives) and 2 of
     `ff_dim` in each block but the last, which works on [CELL] alone, 3 from its embedding, and needs one of `ff_dim` on
-    the way back. A checkpointed block keeps its input.
+    the way back. A checkpointed block keeps its input. A half cell has three rows of all genes, in the bag and in the
+    decoder. The gradient of the bag comes last, when the rest is gone. Muon reads or writes a weight some 80 times.
     """
-    tokens, hidden = rows * (genes + 1), model.hidden_dim
+    tokens, hidden = shape.rows * (shape.tokens + 1), model.hidden_dim
     width = 4 if precision == "fp32" else 2  # bytes
     block = (8 * hidden + 2 * model.ff_dim) * width
     blocks, embedding = (model.num_layers - 1) * block, (3 * hidden + 64) * width
@@ -135,43 +142,36 @@ def formula(model: ModelConfig, settings: TrainingConfig, rows: int, genes: int,
     if settings.gradient_checkpointing:
         per_token = embedding + block + hidden * width * (model.num_layers - 1)
         operations, traffic = operations + 12 * model.num_layers, int(1.2 * traffic)
-    peak = 16 * sum(parameters(model).values()) + int(per_token * tokens + 12 * rows * model.n_genes)
-    return Trace(peak, operations, traffic)
+    count, states = sum(parameters(model, shape.genes).values()), optimizer_bytes(model, shape.genes)
+    bag = 4 * shape.genes * model.gene_embedding_dim
+    kept = int(per_token * tokens + 12 * shape.rows * shape.genes)
+    muon = (8 * count - states) // 4  # weights that it moves
+    update = 6 + 190 * model.num_layers, 16 * count + 300 * muon
+    return Trace(8 * count + states + max(0, kept - bag), operations, traffic, *update)
 
 
 def memory(
-    config: Config,
-    rows: int,
-    genes: int,
-    target_genes: int,
-    precision: str = "fp32",
-    device: str = "cpu",
-    exact: bool = True,
+    config: Config, shape: Shape, precision: str = "fp32", device: str = "cpu", exact: bool = True
 ) -> dict[str, int]:
     """Peak memory of training in bytes, by what holds it; `total` is the sum of the others.
 
-    `activations` is all that live tensors need beyond the parameters (4 bytes each), their gradients (4) and AdamW's
-    two states (8). `overhead` is what the process takes beyond its tensors. Arguments as in `trace`; without
-    `exact` the formula is used, which is instant.
+    `activations` is all that live tensors need beyond the parameters (4 bytes each), their gradients (4) and the
+    optimizers' states (AdamW 8, Muon 4). `overhead` is what the process takes beyond its tensors. Arguments as in
+    `trace`; without `exact` the formula is used, which is instant.
     """
-    count = sum(parameters(config.model).values())
+    count, states = sum(parameters(config.model, shape.genes).values()), optimizer_bytes(config.model, shape.genes)
     on_cpu = device == "cpu"
     if exact:
-        step = trace(config, rows, genes, target_genes, precision, 1 if on_cpu else CUDA_BLOCK)
+        step = trace(config, shape, precision, 1 if on_cpu else CUDA_BLOCK)
     else:
-        step = formula(config.model, config.training, rows, genes, precision)
+        step = formula(config.model, config.training, shape, precision)
     kept = on_cpu and not config.training.gradient_checkpointing
     holes = step.peak * HOLES_BY_LAYER / config.model.num_layers if kept else 0
     parts = {
         "parameters": 4 * count,
         "gradients": 4 * count,
-        "optimizer": 8 * count,
-        "activations": step.peak - 16 * count,
+        "optimizer": states,
+        "activations": step.peak - 8 * count - states,
         "overhead": int(FRAMEWORK[precision] + holes if on_cpu else CUDA_CONTEXT),
     }
     return parts | {"total": sum(parts.values())}
-
-
-def window_bytes(mean_genes: float, cells: int) -> int:
-    """Bytes of the batches prepared at a time: two halves a cell, 12 bytes a gene, read once and predicted once."""
-    return int(min(cells, WINDOW) * 2 * 2 * 12 * mean_genes)

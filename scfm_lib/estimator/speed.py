@@ -33,21 +33,21 @@ LAUNCH = (25e-6, 10e-6, 5e-6)
 class Speed:
     """Of this machine at this config: a step takes `per_step + per_flop * its operations` seconds."""
 
-    per_step: float  # AdamW, clipping and what does not depend on the batch
+    per_step: float  # AdamW, clipping and what is not a product of matrices
     per_flop: float
     spread: tuple[float, float]  # per_flop's 10th and 90th percentile over steps, as a share of `per_flop`
     steps: int  # that were timed
 
 
 def calibrate(
-    config: Config, batches: list[Batch], device: torch.device, precision: str, seconds: float = 4.0
+    config: Config, batches: list[Batch], genes: int, device: torch.device, precision: str, seconds: float = 4.0
 ) -> Speed:
-    """Times real training steps of a fresh model on `batches`, for about `seconds` with those that warm up.
+    """Times real training steps of a fresh model of so many genes, for about `seconds` with those that warm up.
 
     Where a whole step takes long, as LARGE does on a CPU, parts of batches are timed.
     """
     ends = time.perf_counter() + seconds
-    state = new_state(new_model(config.model, 0).to(device), config.training, device, precision)
+    state = new_state(new_model(config.model, 0, genes=genes).to(device), config.training, device, precision)
 
     def timed(batch: Batch) -> float:
         started = time.perf_counter()
@@ -55,23 +55,27 @@ def calibrate(
         loss.item()  # waits for the device
         return time.perf_counter() - started
 
-    smallest = min(batches, key=lambda batch: batch.genes.shape[1])
+    def flops_of(batch: Batch) -> float:
+        return padded_flops(config.model, [batch], genes)
+
+    smallest = min(batches, key=lambda batch: batch.most_tokens)
     tiny = smallest.split(max(1, len(smallest.cells) // 2))[0]  # two half cells
     timed(tiny)
     per_step = min(timed(tiny) for _ in range(WARM_UP))
     probe = batches[0].split(max(1, len(batches[0].cells) // 8))[0]
     probed = timed(probe) - per_step
-    rate = max(probed, 1e-9) / padded_flops(config.model, probe)
-    per_step = max(0.0, per_step - rate * padded_flops(config.model, tiny))
+    # the optimizer's operations are in both; the floor is for batches of few cells, which hardly differ
+    rate = max(probed, 1e-9) / max(flops_of(probe) - flops_of(tiny), 0.1 * flops_of(probe))
+    per_step = max(0.0, per_step - rate * flops_of(tiny))
     ratios, flops, total = [], 0.0, 0.0
     for number, batch in enumerate(itertools.cycle(batches)):
-        count = round(rate * padded_flops(config.model, batch) / PART_SECONDS)
+        count = round(rate * flops_of(batch) / PART_SECONDS)
         count = max(1, min(count, len(batch.cells) // PART_ROWS))
         part = batch.split(count)[number % min(count, len(batch.cells))]
         took = timed(part)
         if number < WARM_UP:
             continue
-        work = padded_flops(config.model, part)
+        work = flops_of(part)
         ratios.append(max(took - per_step, 0.0) / work)
         flops, total = flops + work, total + took
         if time.perf_counter() > ends and number >= 2 * WARM_UP:
@@ -101,14 +105,17 @@ def card_epoch_seconds(
 ) -> tuple[float, float, float]:
     """Seconds of an epoch on a card, its validation included: low, typical, high, by its published figures.
 
-    The bytes a step reads and writes, and how many operations it launches, are those of the traced step on one of its
-    `parts`; the slower of computing (with reading and writing) and launching counts. The loader is this machine's.
+    The bytes a step reads and writes, and how many operations it launches, are those of the traced passes of its
+    `parts` and of the optimizers; the slower of computing (with reading and writing) and launching counts. The loader
+    is this machine's.
     """
     peak = 1e12 * (card.fp32_tflops if precision == "fp32" else card.half_tflops)
+    traffic = parts * trace.traffic + trace.update_traffic
+    operations = parts * trace.operations + trace.update_operations
     seconds = []
     for compute, bandwidth, launch in zip(COMPUTE_SHARE, BANDWIDTH_SHARE, LAUNCH, strict=True):
-        busy = work.flops / (peak * compute) + parts * trace.traffic / (1e9 * card.bandwidth_gb_per_s * bandwidth)
-        step = max(busy, parts * trace.operations * launch)
+        busy = work.flops / (peak * compute) + traffic / (1e9 * card.bandwidth_gb_per_s * bandwidth)
+        step = max(busy, operations * launch)
         seconds.append((step + work.loader_seconds) * work.steps_per_epoch + step * work.validation_flops / work.flops)
     high, typical, low = seconds
     return low, typical, high

@@ -66,14 +66,12 @@ def cost(target: Target, config: Config, work: Workload, exact: bool = True) -> 
     """Memory at the longest batch, and time, of a config on a target; at once by formula if not `exact`."""
     precision = precision_of(target, config.training)
     parts = config.training.gradient_accumulation_steps
-    sizes = memory(config, work.rows, *work.longest, precision, "cpu" if target.kind == "cpu" else "cuda", exact)
+    sizes = memory(config, work.longest, precision, "cpu" if target.kind == "cpu" else "cuda", exact)
     if target.card:
         one = config.model_copy(deep=True)
         one.training.gradient_accumulation_steps = 1
-        shape = (work.rows, work.padded)
-        step = (
-            trace(one, *shape, work.padded, precision) if exact else formula(one.model, one.training, *shape, precision)
-        )
+        average = work.average, precision
+        step = trace(one, *average) if exact else formula(one.model, one.training, *average)
         seconds = card_epoch_seconds(target.card, step, work, parts, precision)
     else:
         seconds = epoch_seconds(target.speed, work, config.training.num_workers)
@@ -88,11 +86,13 @@ def card_target(gpu: str) -> Target:
     return Target(card.name, kind, size, card=card)
 
 
-def this_machine(config: Config, batches: list[Batch], device: str = "auto", seconds: float = 4.0) -> Target:
-    """This machine as a target, its speed measured with real steps."""
+def this_machine(
+    config: Config, batches: list[Batch], genes: int, device: str = "auto", seconds: float = 4.0
+) -> Target:
+    """This machine as a target, its speed measured with real steps of a model of so many genes in all."""
     use_all_cores()
     chosen = choose_device(device)
-    speed = calibrate(config, batches, chosen, choose_precision(config.training, chosen), seconds)
+    speed = calibrate(config, batches, genes, chosen, choose_precision(config.training, chosen), seconds)
     if chosen.type == "cuda":
         free, _ = torch.cuda.mem_get_info(chosen)
         return Target(torch.cuda.get_device_name(chosen), "cuda", free, speed=speed)

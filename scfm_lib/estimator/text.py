@@ -74,9 +74,10 @@ def estimate_text(found: dict[str, Any]) -> str:
     lines = [
         f"On {found['target']}, {found['precision']}; {found['cells']:,} cells, "
         f"{found['config']['training']['num_epochs']} epochs, batches of {found['config']['training']['batch_size']}.",
-        f"Genes: {genes['mean_per_cell']:g} expressed per cell on average ({genes['source']}), "
-        f"{genes['mean_per_half']:g} per half, {genes['longest_half']} in the longest half.",
-        f"\nParameters  {found['parameters']:,}",
+        f"Genes: {genes['mean_per_cell']:g} of {genes['all']:,} expressed per cell on average ({genes['source']}), "
+        f"{genes['mean_per_half']:g} per half.",
+        f"Tokens: {genes['tokens_per_half']:g} of these per half, {genes['tokens_in_longest_half']} in the longest.",
+        f"\nParameters  {found['parameters']:,} (at {genes['all']:,} genes)",
         aligned([(name, f"{count:>12,}") for name, count in found["parameters_by_component"].items()]),
         f"\nMemory at the longest batch  {gb(memory['total'])} of {gb(found['memory_available'])} {fits}".rstrip(),
         aligned([(name, f"{gb(size):>9}") for name, size in memory.items() if name != "total"]),

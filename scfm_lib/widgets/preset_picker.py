@@ -44,7 +44,7 @@ class PresetPicker:
         narrow = {"style": {"description_width": "110px", "button_width": "95px"}, "layout": w.Layout(width="430px")}
         self.preset = w.ToggleButtons(options=presets, description="preset", **narrow)
         self.batch_size = w.IntSlider(32, 1, 256, description="cells in a batch", continuous_update=False, **wide)
-        self.n_genes = w.IntSlider(1000, 100, 10_000, 100, description="genes", continuous_update=False, **wide)
+        self.n_genes = w.IntSlider(1000, 100, 10_000, 100, description="tokens: genes", continuous_update=False, **wide)
         self.cells = w.IntSlider(10_000, 500, 500_000, 500, description="cells", continuous_update=False, **wide)
         self.epochs = w.IntSlider(50, 1, 200, description="epochs", continuous_update=False, **wide)
         precisions = [("the hardware decides", "auto"), *((name, name) for name in ("fp32", "bf16", "fp16"))]

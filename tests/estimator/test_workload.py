@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import scfm_lib as scfm
 from scfm_lib.config import PRESETS, ModelConfig
-from scfm_lib.estimator.workload import parameters, training_flops
+from scfm_lib.estimator.workload import muon_flops, optimizer_bytes, parameters, training_flops
+from scfm_lib.optimizer import new_optimizers
 
 
 @st.composite
@@ -28,6 +29,7 @@ def model_configs(draw: st.DrawFn) -> ModelConfig:
 def components(model: torch.nn.Module) -> dict[str, int]:
     """Counts from the built model; `parameters()` yields a tied weight once."""
     where = {
+        "bag_": "bag_of_genes",
         "gene_embedding": "gene_embedding",
         "gene_to_token": "gene_to_token",
         "value_": "value_network",
@@ -47,22 +49,42 @@ def components(model: torch.nn.Module) -> dict[str, int]:
     return counts
 
 
-@given(model_configs())
+@given(model_configs(), st.integers(0, 5000))
 @settings(max_examples=200, deadline=None, derandomize=True)
-def test_parameters_equal_the_built_model(config: ModelConfig) -> None:
+def test_parameters_equal_the_built_model(config: ModelConfig, others: int) -> None:
+    genes = config.n_genes + others
     with torch.device("meta"):
-        model = scfm.CellTransformer(config)
-    assert parameters(config) == components(model)
-    assert sum(parameters(config).values()) == sum(p.numel() for p in model.parameters())
+        model = scfm.CellTransformer(config, genes)
+    assert parameters(config, genes) == components(model)
+    assert sum(parameters(config, genes).values()) == sum(p.numel() for p in model.parameters())
+
+
+@given(model_configs())
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_optimizers_keep_as_many_bytes_as_counted(config: ModelConfig) -> None:
+    model = scfm.CellTransformer(config, 3000)
+    kept = 0
+    for optimizer in new_optimizers(model, scfm.Config().training, torch.device("cpu")):
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        states = (state for weight in optimizer.state.values() for state in weight.values())
+        kept += sum(state.nbytes for state in states if state.dim())  # AdamW's counts of steps are scalars
+    assert optimizer_bytes(config, 3000) == kept
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_flops_equal_those_counted_by_torch(preset: str) -> None:
     config = scfm.load_config(preset).model
-    model = scfm.CellTransformer(config)
+    model = scfm.CellTransformer(config, 7000)
     lengths = torch.tensor([40, 40, 40])  # all alike: nothing is padded, so torch counts what we count
-    genes = torch.arange(40).expand(3, 40)
+    genes = torch.cat([torch.arange(40), torch.arange(6900, 7000)]).expand(3, 140)  # 40 tokens of 140 expressed genes
     # torch does not count the CPU's fused attention, so it is written out as products
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(genes, torch.ones(3, 40)).sum().backward()
-    assert training_flops(config, lengths) == pytest.approx(counter.get_total_flops(), rel=0.001)
+        model(genes, torch.ones(3, 140)).sum().backward()
+    assert training_flops(config, lengths, 7000) == pytest.approx(counter.get_total_flops(), rel=0.001)
+    muon, _ = new_optimizers(model, scfm.Config().training, torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter:
+        muon.step()
+    assert muon_flops(config) == counter.get_total_flops()
