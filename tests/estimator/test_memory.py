@@ -34,7 +34,8 @@ def tracked_peak(config: scfm.Config, shape: Shape) -> int:
         rows, expressed = shape.rows, shape.expressed
         numbers = torch.zeros(rows, expressed, dtype=torch.int64)
         inputs, targets = torch.zeros(rows, expressed), torch.zeros(rows, shape.targets)
-        batch = Batch(numbers, inputs, numbers, targets, numbers[:, 0], np.full(rows, shape.tokens))
+        which = (numbers[:, 0], numbers[:, 0])
+            batch = Batch(numbers, inputs, numbers, targets, *which, np.full(rows, shape.tokens))
         tracker = MemTracker()
         tracker.track_external(state.model, *state.optimizers)
         with tracker:
