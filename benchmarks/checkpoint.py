@@ -1,4 +1,4 @@
-"""Makes the small trained model that lies in data/minimal: MINIMAL on the bundled cells, 20 epochs, seed 0.
+"""Makes the small trained model that lies in data/minimal: MINIMAL on the bundled cells, seed 0.
 
     python benchmarks/checkpoint.py     (or `make checkpoint`; about two minutes on two cores, half of it scVI's)
 
@@ -14,7 +14,6 @@ import scfm_lib as scfm
 from scfm_lib.reporting.hub import save_pretrained
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "minimal"
-EPOCHS = 20
 ABOUT = (
     "700 human blood cells with 765 genes that come with scanpy "
     "(`scanpy.datasets.pbmc68k_reduced`, after Zheng et al., "
@@ -23,7 +22,7 @@ ABOUT = (
 
 
 def main() -> None:
-    config = scfm.load_config("minimal", {"training.num_epochs": EPOCHS, "training.seed": 0})
+    config = scfm.load_config("minimal", {"training.seed": 0})
     with tempfile.TemporaryDirectory() as folder:
         run = scfm.train(config, "bundled", run_dir=Path(folder) / "run", device="cpu", tensorboard=False)
         if not run.finished:

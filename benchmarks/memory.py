@@ -66,7 +66,7 @@ def steps(config: scfm.Config, shape: Shape, precision: str, device: torch.devic
     tokens = torch.randint(0, n_genes, (rows, shape.tokens))
     numbers = torch.cat([tokens, torch.randint(n_genes, shape.genes, (rows, others))], dim=1)
     values, counts = torch.rand(numbers.shape) + 0.1, torch.ones(numbers.shape)
-    batch = Batch(numbers, values, numbers, counts, torch.arange(rows), np.full(rows, shape.tokens))
+    batch = Batch(numbers, values, numbers, counts, torch.arange(rows), numbers[:, 0], np.full(rows, shape.tokens))
     state = new_state(scfm.CellTransformer(config.model, shape.genes).to(device), config.training, device, precision)
     for _ in range(STEPS):
         training_step(state, [batch], config.training.learning_rate)

@@ -15,6 +15,7 @@ TINY = {
     "data.preprocessing.min_genes": 5,
     "training.batch_size": 32,
     "training.num_epochs": 3,
+    "training.patience": None,
     "training.log_every_steps": 5,
 }
 

@@ -109,7 +109,7 @@ def _parts() -> list[Batch]:
         genes, targets = (torch.randint(0, 20, (3, 5), generator=coins) for _ in range(2))
         values = 1 + torch.rand(3, 5, generator=coins)
         counts = torch.randint(1, most + 1, (3, 5), generator=coins).float()
-        return Batch(genes, values, targets, counts, torch.arange(3), np.full(3, 5))
+        return Batch(genes, values, targets, counts, torch.arange(3), torch.zeros(3, dtype=torch.int64), np.full(3, 5))
 
     return [part(1), part(40)]
 

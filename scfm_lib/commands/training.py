@@ -75,8 +75,7 @@ def demo_command(
 ) -> None:
     """Train MINIMAL on real cells, judge it beside the baselines and write a report."""
     source = scfm.find_data(data)
-    # 30 epochs instead of 50: on the bundled cells the held-out loss falls no further
-    run = scfm.train(scfm.load_config("minimal", {"training.num_epochs": 30}), source, run_dir=run_dir)
+    run = scfm.train("minimal", source, run_dir=run_dir)
     if run.signal:
         raise typer.Exit(128 + run.signal)
     print_report(scfm.evaluate(run.checkpoint, source, say=say), run.checkpoint, None, json_)

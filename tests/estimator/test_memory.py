@@ -35,7 +35,7 @@ def tracked_peak(config: scfm.Config, shape: Shape) -> int:
         numbers = torch.zeros(rows, expressed, dtype=torch.int64)
         inputs, targets = torch.zeros(rows, expressed), torch.zeros(rows, shape.targets)
         which = (numbers[:, 0], numbers[:, 0])
-            batch = Batch(numbers, inputs, numbers, targets, *which, np.full(rows, shape.tokens))
+        batch = Batch(numbers, inputs, numbers, targets, *which, np.full(rows, shape.tokens))
         tracker = MemTracker()
         tracker.track_external(state.model, *state.optimizers)
         with tracker:
