@@ -3,10 +3,10 @@
     python benchmarks/throughput.py [--data zheng_pbmc_facs] [--rounds 3]
 
 Three things are timed in turn, several rounds, in one process: the fp32 matrix product (the fastest of three sizes),
-our training with its real loader, and `nn.TransformerEncoder` of the same dimensions over all genes of every cell, the
-usual design (the genes that are our tokens). Medians are compared. Floating-point operations are those of matrix
-products on real tokens: padding and
-recomputation are not counted. Exits with 1 below 15 times the usual design or below 0.45 of the matrix product.
+our training with its real loader, and `nn.TransformerEncoder` of the same dimensions with a token for each of the genes
+that can be tokens here, the usual design. Medians are compared. Floating-point operations are those of matrix products
+on real tokens and of the optimizer: padding and recomputation are not counted. Exits with 1 below 15 times the usual
+design or below 0.45 of the matrix product.
 """
 
 import argparse

@@ -83,7 +83,7 @@ def test_every_claim_is_answered(script, claims) -> None:
 def test_what_is_known_to_be_wrong_is_found(claims) -> None:
     for name in ("minimal-parameters", "default-parameters", "large-parameters", "default-hours-rtx-3060"):
         assert claims[name]["verdict"] == "too high", name
-    assert claims["minimal-parameters"]["here"] == "554,856"
+    assert claims["minimal-parameters"]["here"] == "3,078,048 at 20,000 genes"
     for word in ("excellent", "not practical"):  # its verdict is written: it depends on the preset
         assert word in claims["few-cores"]["here"]
 
@@ -91,7 +91,7 @@ def test_what_is_known_to_be_wrong_is_found(claims) -> None:
 @pytest.mark.parametrize(("bounds", "verdict"), [([0.1, 0.2], "too low"), ([0.5, 5], "agrees"), ([5, 10], "too high")])
 def test_a_figure_agrees_where_the_ranges_overlap(script, bounds: list[float], verdict: str) -> None:
     claim = {"figure": "parameters minimal", "range": bounds}
-    assert script.answered(claim) == claim | {"verdict": verdict, "here": "554,856"}
+    assert script.answered(claim) == claim | {"verdict": verdict, "here": "3,078,048"}
 
 
 def test_every_claim_quotes_the_guide(claims) -> None:
