@@ -19,9 +19,10 @@ BAG_RATE = 0.1  # the bag's vectors start as the PCA's and should stay close to 
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """(..., rows, columns) -> the nearest matrix whose singular values are all 1, roughly: they come out at 0.7 to 1.2.
+    """(..., rows, columns) -> the nearest matrix whose singular values are all 1, roughly.
 
-    Newton and Schulz's iteration: X <- a X + b (X X') X + c (X X')^2 X, which acts on singular values alone.
+    Newton and Schulz's iteration: X <- a X + b (X X') X + c (X X')^2 X, which acts on singular values alone. They come
+    out at 0.7 to 1.2, but for those below a 500th of the largest: five rounds lift a value 480 times and no more.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[-2] > matrix.shape[-1]
@@ -46,7 +47,9 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                momentum = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+                if "momentum_buffer" not in self.state[weight]:
+                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+                momentum = self.state[weight]["momentum_buffer"]
                 momentum.lerp_(weight.grad, 1 - group["momentum"])
                 update = orthogonalise(weight.grad.lerp(momentum, group["momentum"]))  # Nesterov's look ahead
                 rows, columns = weight.shape

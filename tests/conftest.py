@@ -1,10 +1,12 @@
 import os
+import sys
 from pathlib import Path
 
 import anndata as ad
 import pytest
 
 import scfm_lib as scfm
+from scfm_lib.cli import main
 
 TINY = {
     "model.n_genes": 60,
@@ -66,3 +68,17 @@ def pbmc3k() -> Path:
 @pytest.fixture(autouse=True)
 def _own_work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCFM_WORK_DIR", str(tmp_path / "work"))
+
+
+@pytest.fixture
+def scfm_command(capsys, monkeypatch):
+    """Runs a command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["scfm", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return run

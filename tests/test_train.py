@@ -12,7 +12,7 @@ import scfm_lib as scfm
 from scfm_lib.checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
 from scfm_lib.data.read import held_out
 from scfm_lib.runtime.logger import read_metrics
-from scfm_lib.train import learning_rate
+from scfm_lib.train import learning_rate, validation_loss
 
 
 def weights(run: scfm.Run) -> dict[str, torch.Tensor]:
@@ -217,3 +217,29 @@ def test_a_run_goes_on_with_its_store_alone(trained, cells, tmp_path) -> None:
     for data, named in ((cells, "AnnData of 300 cells"), (tmp_path / "other.h5ad", "other.h5ad"), ("pbmc3k", "pbmc3k")):
         with pytest.raises(scfm.InputError, match=f"not .*{named}; leave the data out"):
             scfm.train(data=data, resume=trained.dir, verbose=False)
+
+
+def test_patience_keeps_the_best_epoch_and_resumes_as_ended(tiny, cells, tmp_path, capsys) -> None:
+    tiny.training.num_epochs, tiny.training.patience, tiny.training.learning_rate = 40, 2, 0.02
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run")
+    losses = [row["validation_loss"] for row in run.history if "validation_loss" in row]
+    assert run.finished
+    assert len(losses) < 40
+    assert int(np.argmin(losses)) == len(losses) - 3  # two epochs were waited for a lower one
+    assert "no lower for 1 of 2 epochs" in capsys.readouterr().err
+    kept = scfm.load_model(run.dir)
+    assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), run.model.parameters(), strict=True))
+    store = scfm.open_store(run.dir / "store")
+    here = validation_loss(kept, store, tiny.training, torch.device("cpu"), "fp32")
+    assert here == pytest.approx(min(losses), rel=1e-6)
+    again = scfm.train(resume=run.dir, verbose=False)
+    assert (again.finished, again.step) == (True, run.step)
+
+
+def test_patience_is_remembered_over_a_resume(tiny, cells, tmp_path) -> None:
+    tiny.training.num_epochs, tiny.training.patience, tiny.training.learning_rate = 40, 2, 0.02
+    whole = scfm.train(tiny, cells, run_dir=tmp_path / "whole", verbose=False)
+    scfm.train(tiny, cells, run_dir=tmp_path / "parts", verbose=False, max_steps=whole.step - 5)
+    rest = scfm.train(resume=tmp_path / "parts", verbose=False)
+    assert rest.step == whole.step
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), rest.model.parameters(), strict=True))

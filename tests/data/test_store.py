@@ -216,3 +216,32 @@ def test_when_mitochondria_leave_no_cell_the_error_says_so(cells, tiny, tmp_path
     tiny.data.preprocessing.max_mito_percent = 40
     with pytest.raises(scfm.InputError, match="50 cells left out: more than 40 % mitochondrial"):
         scfm.prepare([cells[:50]], tiny, tmp_path / "store")
+
+
+def test_genes_that_must_be_tokens_are(tiny, cells, tmp_path) -> None:
+    plain = scfm.prepare(cells, tiny, tmp_path / "plain")
+    left_out = [str(gene) for gene in plain.symbols[plain.n_tokens :][:3]]
+    tiny.data.preprocessing.must_include = [gene.lower() for gene in left_out]
+    store = scfm.prepare(cells, tiny, tmp_path / "forced")
+    tokens = set(store.symbols[: store.n_tokens])
+    assert tokens >= set(left_out)
+    assert store.n_tokens <= plain.n_tokens
+    assert len(tokens & set(plain.symbols[: plain.n_tokens])) >= store.n_tokens - 3
+    assert set(store.symbols) == set(plain.symbols)
+    tiny.data.preprocessing.must_include = ["GENE1O"]
+    with pytest.raises(scfm.InputError, match="gene 'GENE1O' is not in the data; the nearest name is 'GENE1"):
+        scfm.prepare(cells, tiny, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_batches_are_stored_and_refused_where_there_are_none(tiny, cells, tmp_path) -> None:
+    tiny.data.batch_key = "batch"
+    store = scfm.prepare(cells, tiny, tmp_path / "store")
+    assert store.batches == sorted(cells.obs["batch"].astype(str).unique())
+    np.testing.assert_array_equal(np.array(store.batches)[store.batch], cells.obs["batch"].astype(str))
+    tiny.data.batch_key = "donor"
+    with pytest.raises(scfm.InputError, match=r"no column 'donor'; choose data.batch_key from: cell_type, batch"):
+        scfm.prepare(cells, tiny, tmp_path / "other")
+    cells.obs["donor"] = "d1"
+    with pytest.raises(scfm.InputError, match=r"has one batch \(d1\)"):
+        scfm.prepare(cells, tiny, tmp_path / "other")
