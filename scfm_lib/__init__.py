@@ -31,6 +31,7 @@ __all__ = public_names(
         "train": "train Run",
         "embed": "embed",
         "evaluate": "evaluate judge",
+        "analysis.annotate": "annotate",
         "estimator.advice": "check",
         "estimator.estimate": "estimate best_fit",
         "reporting.report": "write_report",

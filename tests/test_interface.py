@@ -67,9 +67,11 @@ def test_names_commands_keys_and_formats_are_as_they_were(as_json, trained: scfm
         "train": as_json("train", "--data_path", data, "--run-dir", run, *flags),
         "evaluate": as_json("evaluate", run, data, "--no-scvi", "--batch-key", "batch"),
         "judge": as_json("judge", with_vectors, "--obsm", "X_scfm", "--no-scvi", "--split-key", "batch"),
+        "annotate": as_json("annotate", run, data, "--reference", data, "--out", tmp_path / "named.h5ad"),
         "doctor": as_json("doctor", run),
     }
     answers["check"]["gpus"] = answers["check"]["notes"] = answers["check"]["platform"]["places"] = []  # of the machine
+    answers["annotate"]["labels"] = {}
     answers["doctor"]["findings"] = answers["doctor"]["notes"] = []
     state = torch.load(next((run / "checkpoints").iterdir()), weights_only=True)
     shared = scfm.save_pretrained(run, tmp_path / "shared")

@@ -55,7 +55,7 @@ def print_report(result: dict[str, Any], checkpoint: Path | None, folder: Path |
     """Writes the report of a result, and prints the result."""
     from ..reporting.report import result_text
 
-    report = scfm.writeprint_report(result, checkpoint, folder)
+    report = scfm.write_report(result, checkpoint, folder)
     if as_json:
         numbers = {key: value for key, value in result.items() if key not in {"vectors", "labels"}}
         print(json.dumps(numbers | {"report": str(report)}))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import scfm_lib as scfm
-from scfm_lib.analysis import agreement, annotate, annotate_vectors
+from scfm_lib.analysis import agreement, annotate_vectors
 from scfm_lib.data.read import held_out
 
 
@@ -20,14 +20,14 @@ def parts() -> tuple[ad.AnnData, ad.AnnData]:
 def test_known_types_are_named_and_a_missing_one_is_unknown(trained, parts) -> None:
     reference, query = parts
     truth = query.obs["cell_type"].astype(str).to_numpy()
-    found = annotate(trained.model, reference, query)
+    found = scfm.annotate(trained.model, reference, query)
     assert (found.index == query.obs_names).all()
     whole = agreement(found, truth)
     assert whole["coverage"] > 0.7
     assert whole["accuracy"] > 0.9
     missing = str(np.unique(truth)[0])
     lacking = reference[reference.obs["cell_type"] != missing].copy()
-    without = agreement(annotate(trained.model, lacking, query), truth)
+    without = agreement(scfm.annotate(trained.model, lacking, query), truth)
     assert without["unknown"][missing] > 0.7
     assert without["unknown"][missing] > 3 * np.mean([without["unknown"][kind] for kind in np.unique(truth)[1:]])
 
@@ -61,10 +61,10 @@ def test_the_command_writes_labels_and_confidence(scfm_command, trained, parts, 
 def test_bad_references_are_refused(trained, parts) -> None:
     reference, query = (part.copy() for part in parts)
     with pytest.raises(scfm.InputError, match="no column 'kind'; choose --label-key from: cell_type, batch"):
-        annotate(trained.model, reference, query, label_key="kind")
+        scfm.annotate(trained.model, reference, query, label_key="kind")
     reference.obs["one"] = "T cell"
     with pytest.raises(scfm.InputError, match="fewer than two types"):
-        annotate(trained.model, reference, query, label_key="one")
+        scfm.annotate(trained.model, reference, query, label_key="one")
     query.var_names = [f"OTHER{number}" for number in range(query.n_vars)]
     with pytest.raises(scfm.InputError, match="no gene matched"):
-        annotate(trained.model, reference, query)
+        scfm.annotate(trained.model, reference, query)
