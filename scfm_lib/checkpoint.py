@@ -178,7 +178,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} cannot be read as a checkpoint ({reason}); it may be truncated: use an earlier one"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise InputError(f"{path} is a checkpoint of another model, not of scfm; give one written by `scfm train`")
+        raise InputError(
+            f"{path} is a checkpoint of another model, or of an earlier edition of scfm; give one written by "
+            "`scfm train` of this edition"
+        )
     missing = set("model optimizers scaler config cells_per_step symbols ensembl start store".split()) - state.keys()
     if missing:
         raise InputError(f"{path} is incomplete (no {', '.join(sorted(missing))}); use another checkpoint of the run")

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 import scfm_lib as scfm
+from scfm_lib.checkpoint import FORMAT
 
 TINY_FLAGS = ["--set", "model.n_genes=60", "--set", "data.preprocessing.min_genes=5", "--set", "training.num_epochs=2"]
 
@@ -26,7 +27,7 @@ def data(cells, tmp_path):
 def test_from_counts_to_report(scfm_command, data, tmp_path) -> None:
     code, out, _ = scfm_command("prepare", data, "--out", tmp_path / "store", *TINY_FLAGS)
     assert code == 0
-    assert "60 highly variable genes of 120" in out
+    assert "genes are heard and predicted; tokens are the 60 most variable" in out
     run = tmp_path / "run"
     code, out, _ = scfm_command("train", "--data_path", tmp_path / "store", "--run-dir", run, "--json", *TINY_FLAGS)
     assert code == 0
@@ -108,8 +109,9 @@ def bad(name: str, tmp_path, data, run) -> list:
     (tmp_path / "cut.h5ad").write_bytes(data.read_bytes()[:20_000])
     (tmp_path / "typo.yaml").write_text("training: {batch_sise: 3}")
     torch.save({"weights": torch.ones(3)}, tmp_path / "other.pt")
-    torch.save({"format": "scfm-checkpoint-1"}, tmp_path / "hollow.pt")
-    out = ["--out", tmp_path / "new.h5ad"]
+    torch.save({"format": "scfm-checkpoint-1"}, tmp_path / "old.pt")
+    torch.save({"format": FORMAT}, tmp_path / "hollow.pt")
+    out, run_dir = ["--out", tmp_path / "new.h5ad"], ["--run-dir", tmp_path / "new"]
     other = scfm.simulate(50, 40, n_types=2, depth=300)
     other.var_names = [f"OTHER{g}" for g in range(40)]
     other.write_h5ad(tmp_path / "other.h5ad")
@@ -122,6 +124,25 @@ def bad(name: str, tmp_path, data, run) -> list:
         "no gene matched": (["embed", run, tmp_path / "other.h5ad", *out], "no gene matched"),
         "no label key": (["evaluate", run, data, "--label-key", "type"], "choose --label-key from: cell_type, batch"),
         "another model": (["embed", tmp_path / "other.pt", data, *out], "another model"),
+        "an old checkpoint": (["embed", tmp_path / "old.pt", data, *out], "an earlier edition of scfm"),
+        "init of another kind": (["train", "--init", tmp_path / "other.pt", "--data_path", data], "another model"),
+        "init that does not fit": (
+            ["train", "--init", run, "--data_path", data, "--preset", "minimal", "--run-dir", tmp_path / "new"],
+            "gene_embedding_dim = 64, the model of --init has 8",
+        ),
+        "resume and init": (["train", "--init", run, "--resume", run], "leave out --preset"),
+        "no such gene": (
+            ["train", "--data_path", data, "--set", "data.preprocessing.must_include=[GENEX]", *run_dir, *TINY_FLAGS],
+            "the nearest name is 'GENE",
+        ),
+        "no such batch": (
+            ["train", "--data_path", data, "--set", "data.batch_key=donor", *run_dir, *TINY_FLAGS],
+            "choose data.batch_key from: cell_type, batch",
+        ),
+        "reference without labels": (
+            ["annotate", run, data, "--reference", data, "--label-key", "kind", *out],
+            "choose --label-key from: cell_type, batch",
+        ),
         "hollow checkpoint": (["embed", tmp_path / "hollow.pt", data, *out], "incomplete"),
         "not a checkpoint": (["embed", data, data, *out], "cannot be read as a checkpoint"),
         "no checkpoint": (["train", "--resume", tmp_path / "nowhere"], "there is no checkpoint"),
