@@ -84,7 +84,7 @@ def test_counts_in_a_layer_that_must_be_named(scfm_command, cells, tmp_path) -> 
     assert code == 0
     code, _, err = scfm_command("embed", tmp_path / "my run", data, "--out", tmp_path / "my out.h5ad", *named)
     assert code == 0
-    assert "my cells: 60 of 60 genes matched" in err
+    assert "my cells: 120 of 120 genes matched" in err
     code, _, _ = scfm_command("evaluate", tmp_path / "my run", data, "--no-scvi", "--json", *named)
     assert code == 0
     code, _, err = scfm_command("embed", tmp_path / "my run", data, "--out", tmp_path / "b.h5ad", "--layer", "none")

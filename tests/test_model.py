@@ -139,6 +139,7 @@ def test_a_new_model_puts_the_start_in_its_place(tiny) -> None:
         "spread": torch.tensor([4.0, 3.0, 2.0, 1.0, 0.5]),
         "centre": torch.arange(5.0),
         "log_share": torch.full((GENES,), -3.0),
+        "batch_offset": torch.zeros(0, GENES),
     }
     before = torch.get_rng_state()
     model, plain = new_model(tiny.model, 0, start), new_model(tiny.model, 0, genes=GENES)
