@@ -143,8 +143,8 @@ umap_figure(vectors["trained"], adata.obs["cell_type"], "The trained model")
 umap_figure(vectors["untrained"], adata.obs["cell_type"], "Random weights")
 
 # %% [markdown]
-# *Figure: the same for a model with random weights. Dendritic cells gather at one end and T cells at the other,
-# with a broad mixture between.*
+# *Figure: the same for a model with random weights. Monocytes and dendritic cells lie on one side, T and B cells on the
+# other, and within each side the types run into each other.*
 #
 # Random weights already sort the cells roughly: they mix a cell's genes without having learned anything, and cells with
 # similar genes still get similar vectors. So a map on which cell types lie together is no proof of training, and how
@@ -427,6 +427,7 @@ print(f"shared with the untrained model: {shared(few['trained'], few['untrained'
 
 # %%
 small = {"model.hidden_dim": 64, "model.num_layers": 1, "model.ff_dim": 128, "training.learning_rate": 0.004}
+small |= {"training.patience": None}  # all of the steps
 pool, sizes, steps = np.flatnonzero(~unseen), (70, 140, 280, int((~unseen).sum())), 108
 draws = {(n, seed): np.random.default_rng(seed).permutation(pool)[:n] for n in sizes for seed in (0, 1)}
 per_epoch = {n: -(-n // 32) for n in sizes}  # steps that read n cells once, 32 at a time
