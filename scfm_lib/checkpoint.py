@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .config import Config, TrainingConfig, parse_config
 from .errors import InputError
@@ -224,15 +224,18 @@ def config_like(path: str | Path) -> Config:
 def model_of(state: dict[str, Any]) -> CellTransformer:
     """The model that a checkpoint or shared folder holds, on the CPU, in evaluation mode, with its gene names.
 
-    With `training.patience` it is the one of the epoch with the lowest held-out loss so far, else the last.
-
     Raises:
         InputError: the weights are of other dimensions than the config says.
     """
     offsets = state["model"].get("batch_offset", ())
     model = CellTransformer(checkpoint_config(state).model, len(state["symbols"]), len(offsets))
-    put_weights(model, state | (state.get("best") or {}))
+    put_weights(model, state | {"model": weights_of(state)})
     return model.eval()
+
+
+def weights_of(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights to use: with `training.patience` those of the best epoch so far, else the last."""
+    return (state.get("best") or state)["model"]
 
 
 def put_weights(model: CellTransformer, state: dict[str, Any]) -> None:

@@ -232,6 +232,8 @@ def test_patience_keeps_the_best_epoch_and_resumes_as_ended(tiny, cells, tmp_pat
     store = scfm.open_store(run.dir / "store")
     here = validation_loss(kept, store, tiny.training, torch.device("cpu"), "fp32")
     assert here == pytest.approx(min(losses), rel=1e-6)
+    shared = scfm.load_model(scfm.save_pretrained(run, tmp_path / "shared"))
+    assert all(torch.equal(a, b) for a, b in zip(shared.parameters(), run.model.parameters(), strict=True))
     again = scfm.train(resume=run.dir, verbose=False)
     assert (again.finished, again.step) == (True, run.step)
 

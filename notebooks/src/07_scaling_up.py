@@ -244,7 +244,7 @@ print("expressed genes of three cells:", lengths)
 on_disk = sum(file.stat().st_size for file in store.dir.glob("*.bin"))
 expressed = len(store.genes) / len(store)
 print(f"{expressed:.0f} expressed genes a cell, {on_disk / len(store):.0f} bytes on disk")
-print(f"6 x {expressed:.0f} + 15 =", round(6 * expressed + 15))
+print(f"6 x {expressed:.0f} + 17 =", round(6 * expressed + 17))
 
 # %% [markdown]
 # A table with all genes would take 4 bytes for each, expressed or not. For a million such cells:

@@ -186,7 +186,7 @@ def disk_bytes(config: Config, cells: int, store: Store) -> dict[str, int]:
 
     Of all genes, a checkpoint holds the PCA start beside weights and optimizers' states, and about 50 bytes of names.
     """
-    per_cell = 6 * float(np.diff(store.indptr).mean()) + 15
+    per_cell = 6 * float(np.diff(store.indptr).mean()) + 17
     model, genes = config.model, len(store.symbols)
     start = genes * (4 * (model.gene_embedding_dim + 1) + 50)
     one = 4 * sum(parameters(model, genes).values()) + optimizer_bytes(model, genes) + start

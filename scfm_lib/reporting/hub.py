@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from safetensors.torch import save
 
-from ..checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
+from ..checkpoint import checkpoint_config, find_checkpoint, load_checkpoint, weights_of
 from ..config import Config, config_text
 from ..data.store import open_store
 from ..errors import InputError
@@ -50,7 +50,7 @@ def save_pretrained(source: Any, folder: str | Path, *, about: str = "", license
     }
     names = {key: list(state[key]) for key in ("symbols", "ensembl")}
     with new_folder(folder) as made:
-        weights = {key: tensor.contiguous() for key, tensor in state["model"].items()}
+        weights = {key: tensor.contiguous() for key, tensor in weights_of(state).items()}
         (made / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
         (made / MODEL_CONFIG).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         (made / VOCABULARY).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
