@@ -394,10 +394,9 @@ if labelled:
 
 # %% [markdown]
 # How to read it: the **held-out** table counts, since those cells touched nothing. The example got 8 short epochs on a
-# few hundred cells; that is a demonstration, and PCA is not easy to beat. When this notebook was written, the trained
-# model was above PCA in one of six scores on all cells (the silhouette), and in one of four on the held-out ones (where
-# 148 cells are few: three cells more or less are 0.02). With more cells and more epochs the tables in the README show
-# both outcomes. Whichever you get: report it.
+# few hundred cells; that is a demonstration, and PCA is not easy to beat. Mind that 148 held-out cells are few: three
+# cells more or less are 0.02, and the ranges in `result["ranges"]` say how far luck goes. Whichever outcome you get:
+# report it.
 #
 # The table, its figures, the config and the versions go into one HTML file, `report/report.html` in the run's folder,
 # which you can send to a colleague.
@@ -527,22 +526,19 @@ plt.show()
 # *Figure: one mark for each method; across, how well batches mix; upwards, how well cell types are told apart. The
 # upper right corner would be perfect. The table above has the numbers.*
 #
-# The untrained model mixes best *because it knows little*: mixing alone is no merit. PCA finds the types and keeps the
-# batches as far apart as they came. And the trained model? When this was written it had lost on both: batches further
-# apart than at its start, types less clear than in PCA. That should not surprise you. Nothing in its training asks it
-# to mix, and to know the batch helps it to guess a cell's other half. Nor is it a law: on other simulated cells
-# (`scfm.simulate(500, 200, ...)`) we saw it mix far better than PCA. So **measure it on your own cells**.
+# A model that mixes because it knows little has no merit by it: look at both axes. Nothing in training asks the model to
+# mix, and to know the batch helps it to guess a cell's other half. So **measure it on your own cells**.
 #
 # What to do, then, with batches of your own:
 #
 # * Give them as several files, `scfm prepare day1.h5ad day2.h5ad --out both`: the genes are then chosen within each
 # batch, so that a gene that only tells the days apart is not favoured.
-# * If they do not mix enough, use a method that is *told* the batch: scVI with `batch_key`, or Harmony on the vectors.
-# This library has none.
+# * If they do not mix enough, use a method that is *told* the batch: this model with `data.batch_key`, scVI with
+# `batch_key`, or Harmony on the vectors.
 # * If every batch has only one condition (all ill on Monday, all healthy on Tuesday), no method can tell them apart.
 # That is decided before sequencing.
 #
-# **Exercise 8.3** (easy, 4 minutes). Why "over what chance would give"? Take batches of 900 and 100 cells that are
+# **Exercise 8.3** (easy, 4 minutes). Why is mixing measured against what chance would give? Take batches of 900 and 100 cells that are
 # perfectly mixed. What share of a cell's neighbours is of the other batch, on average over all cells?
 
 # %%
@@ -570,12 +566,9 @@ print(few_scores[["knn_f1", "logistic_f1", "silhouette"]].round(2))
 # few hundredths are nothing. Look at `start`, too: that is the model with its PCA start and not one step of training,
 # so where it is level with the trained model, training has added nothing.
 #
-# What we can say from measurements: on the 2,638 cells of PBMC3k, PCA led every column of the README's table; on 3,874
-# sorted cells the model was ahead by neighbours, classes and silhouette, PCA by clusters. So with a few hundred cells
-# use PCA first, and the model out of curiosity. Notebook 06 measures how its scores grow with the number of cells. A
-# way to more cells is to train on a larger data set of the same tissue and species, and to embed yours with that model.
-# On one such journey (PBMC3k to the sorted cells, notebook 06) the model was ahead of the PCA and the scVI that travelled
-# with it, and behind a PCA of the new cells themselves.
+# So with a few hundred cells use PCA first, and the model out of curiosity. Notebook 06 measures how its scores grow with
+# the number of cells. A way to more cells is to train on a larger data set of the same tissue and species, and to embed
+# yours with that model, or to go on from it: `scfm train --init MODEL --data_path mine.h5ad`.
 #
 # ## 9. Another species
 #
@@ -701,7 +694,7 @@ def scores_sentence(result):
     """How good, beside what, and how that was judged; nothing if it was not."""
     if result is None:
         return ""
-    scores = {METHOD_NAMES[name]: row["knn_f1"] for name, row in result["held_out"].items() if row}
+    scores = {METHOD_NAMES[name]: row["knn_f1"] for name, row in result["held_out"].items() if row and row["knn_f1"]}
     listed = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
     return f"kNN macro-F1 on held-out cells: {listed}. {result['protocol']} "
 
