@@ -538,8 +538,8 @@ plt.show()
 # * If every batch has only one condition (all ill on Monday, all healthy on Tuesday), no method can tell them apart.
 # That is decided before sequencing.
 #
-# **Exercise 8.3** (easy, 4 minutes). Why is mixing measured against what chance would give? Take batches of 900 and 100 cells that are
-# perfectly mixed. What share of a cell's neighbours is of the other batch, on average over all cells?
+# **Exercise 8.3** (easy, 4 minutes). Why is mixing measured against what chance would give? Take batches of 900 and 100
+# cells that are perfectly mixed. What share of a cell's neighbours is of the other batch, on average over all cells?
 
 # %%
 answer = ...
