@@ -213,7 +213,8 @@ def test_demo_twice_gives_the_same_numbers(tmp_path) -> None:
     assert results[0] == results[1]
     table = results[0]["embeddings"]
     assert table["scvi"] is None
-    assert table["trained"]["knn_f1"] > table["untrained"]["knn_f1"] + 0.2
+    # a random bag of all genes has .44 already, where random attention over tokens had .32
+    assert table["trained"]["knn_f1"] > table["untrained"]["knn_f1"] + 0.15
     assert np.isfinite(list(table["trained"].values())).all()
 
 
