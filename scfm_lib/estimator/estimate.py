@@ -182,14 +182,16 @@ def ram_bytes(target: Target, here: Cost, work: Workload) -> dict[str, int]:
 
 
 def disk_bytes(config: Config, cells: int, store: Store) -> dict[str, int]:
-    """Bytes on disk: the store (6 a gene, 15 a cell), and checkpoints.
+    """Bytes on disk: the store (6 a gene, 17 a cell), and checkpoints.
 
-    Of all genes, a checkpoint holds the PCA start beside weights and optimizers' states, and about 50 bytes of names.
+    Of all genes, a checkpoint holds the PCA start beside weights and optimizers' states, and about 50 bytes of names;
+    with patience the best weights too.
     """
     per_cell = 6 * float(np.diff(store.indptr).mean()) + 17
     model, genes = config.model, len(store.symbols)
     start = genes * (4 * (model.gene_embedding_dim + 1) + 50)
-    one = 4 * sum(parameters(model, genes).values()) + optimizer_bytes(model, genes) + start
+    weights = (1 if config.training.patience is None else 2) * 4 * sum(parameters(model, genes).values())
+    one = weights + optimizer_bytes(model, genes) + start
     parts = {"store": int(cells * per_cell), "checkpoints": (config.training.keep_checkpoints + 1) * one}
     return parts | {"total": sum(parts.values())}
 
