@@ -103,6 +103,10 @@ class HalfCells(Dataset):
         """Whether an epoch is complete after so many steps."""
         return step % self.steps_per_epoch == 0
 
+    def split(self, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """How many of each gene's molecules (nonzeros,) go to half A: a coin for each."""
+        return rng.binomial(counts, 0.5)
+
     def __getitem__(self, step: int) -> Batch:
         epoch, in_epoch = divmod(int(step), self.steps_per_epoch)
         window, position = divmod(in_epoch, self.steps_per_window)
@@ -117,7 +121,7 @@ class HalfCells(Dataset):
         rng = np.random.default_rng([self.seed, epoch, window])
 
         genes, counts, lengths = self.store.rows(chosen)
-        half_a = rng.binomial(counts.astype(np.int64), 0.5)
+        half_a = self.split(counts.astype(np.int64), rng)
         owner = np.repeat(np.arange(len(chosen)), lengths)
         pool_genes, pool_counts, pool_lengths, pool_tokens = [], [], [], []
         for half in (half_a, counts - half_a):
