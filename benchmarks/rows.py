@@ -13,7 +13,7 @@ class Rows:
     """The rows of a file. What is there already need not be made again: `has` says so.
 
     Args:
-        path: created when unset rows are added; one JSON object a line.
+        path: made when the first row is added; one JSON object a line.
         keys: the columns that tell rows apart.
     """
 
@@ -50,6 +50,7 @@ def markdown(table: dict[str, list[Row]], keys: dict[str, str], digits: int = 3)
     lines = ["| | " + " | ".join(keys.values()) + " |", "|---" * (len(keys) + 1) + "|"]
     for name, rows in table.items():
         found = [mean_and_sd(rows, key) for key in keys]
-        cells = ["" if f is None else f"{f[0]:.{digits}f} ({f[1]:.{digits}f})" for f in found]
+        spread = [f" ({f[1]:.{digits}f})" if f and len(rows) > 1 else "" for f in found]
+        cells = ["" if f is None else f"{f[0]:.{digits}f}" + s for f, s in zip(found, spread, strict=True)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -36,7 +36,8 @@ Made = dict[str, Any]  # method -> its vectors (cells, dimensions), None where i
 def evaluate(
     checkpoint: str | Path, data: Data, *,
     label_key: str = "cell_type", batch_key: str | None = None, split_key: str | None = None,
-    layer: str | None = None, scvi: bool = True, full: bool = False, say: Say = lambda line: None,
+    layer: str | None = None, scvi: bool = True, full: bool = False,
+    beside: Mapping[str, CellTransformer] | None = None, say: Say = lambda line: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Judges a trained model on labelled cells, beside itself before training and the baselines.
 
@@ -50,6 +51,7 @@ def evaluate(
         layer: where the counts are.
         scvi: fit scVI too, if it is installed.
         full: also scVI on all genes, which takes minutes.
+        beside: more models to judge, by name, as they are.
         say: told what is being done.
 
     Returns:
@@ -68,12 +70,15 @@ def evaluate(
     check_fit(fit)
 
     def vectors_of(saved: dict[str, Any]) -> dict[str, np.ndarray]:
-        return {name: embed(model, adata, layer="counts") for name, model in models(saved, config).items()}
+        ours = models(saved, config) | dict(beside or {})
+        return {name: embed(model, adata, layer="counts") for name, model in ours.items()}
 
     def trained_without(others: np.ndarray) -> dict[str, np.ndarray]:
-        here = with_changes(config, {"data.layer": "counts"})
+        part, here = adata[others].copy(), with_changes(config, {"data.layer": "counts"})
+        if here.data.batch_key in part.obs and part.obs[here.data.batch_key].nunique() == 1:
+            here.data.batch_key = None  # nothing sets the one that is left apart
         with tempfile.TemporaryDirectory() as folder:
-            run = train(here, adata[others].copy(), run_dir=Path(folder) / "run", verbose=False, tensorboard=False)
+            run = train(here, part, run_dir=Path(folder) / "run", verbose=False, tensorboard=False)
             if not run.finished:
                 raise KeyboardInterrupt
             return vectors_of(load_checkpoint(run.checkpoint))

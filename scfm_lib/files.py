@@ -13,6 +13,8 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 PROJECT = Path(__file__).resolve().parent.parent
+SHIPPED_MODEL = PROJECT / "data" / "minimal"  # made by `make checkpoint`; a wheel alone has none
+RECORDED = PROJECT / "data" / "recorded_scores.json"  # made by benchmarks/quality.py
 DRIVE = Path("/content/drive/MyDrive")  # Colab, once Drive is mounted: outlives the session
 KAGGLE = Path("/kaggle/working")  # kept with a saved version of a Kaggle notebook
 

@@ -203,3 +203,18 @@ def test_baselines_that_would_be_equal_are_left_out(monkeypatch) -> None:
     assert len(said) == 3
     assert "2,000 genes" in said[0]
     assert list(baselines_for(many, config, scvi=True, full=True, say=said.append)) == list(BASELINES)
+
+
+def test_other_models_stand_beside_as_they_are(trained, cells, tmp_path) -> None:
+    shared = scfm.load_model(scfm.save_pretrained(trained, tmp_path / "shared"))
+    result = scfm.evaluate(trained.checkpoint, cells, beside={"pretrained": shared}, scvi=False)
+    for part in ("embeddings", "ranges", "held_out"):
+        assert result[part]["pretrained"] == result[part]["trained"]
+    assert "The pretrained model is above the strongest baseline in" in verdict(result["embeddings"])
+
+
+def test_with_a_batch_key_one_of_two_batches_can_be_left_out(cells, tiny, tmp_path) -> None:
+    tiny.data.batch_key, tiny.training.num_epochs = "batch", 1
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, tensorboard=False)
+    result = scfm.evaluate(run.checkpoint, cells, split_key="batch", scvi=False)
+    assert result["embeddings"]["trained"]["leave_out_accuracy"] > 0.5

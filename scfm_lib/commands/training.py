@@ -68,14 +68,30 @@ def doctor_command(
     print(json.dumps(found) if json_ else doctor_text(found))
 
 
+DEMO = {"training.num_epochs": 5, "training.patience": None}  # so that both trainings take the same steps
+
+
 def demo_command(
     data: Annotated[str, typer.Option(help="bundled (no network) or pbmc3k, zheng_pbmc_facs, a path")] = "bundled",
     run_dir: NewRunDir = None,
     json_: Json = False,
 ) -> None:
-    """Train MINIMAL on real cells, judge it beside the baselines and write a report."""
-    source = scfm.find_data(data)
-    run = scfm.train("minimal", source, run_dir=run_dir)
+    """Train MINIMAL on real cells, once from scratch and once from the model in data/, and judge both.
+
+    Beside them stand the baselines and the model before training; the report is written into the first run.
+    """
+    from ..files import SHIPPED_MODEL
+    from ..runtime.model_dir import is_model_dir
+
+    source, config, beside = scfm.find_data(data), scfm.load_config("minimal", DEMO), {}
+    run = scfm.train(config, source, run_dir=run_dir)
+    if not run.signal and is_model_dir(SHIPPED_MODEL):
+        say("once more, from the model in data/minimal")
+        beside["pretrained"] = scfm.load_model(SHIPPED_MODEL)
+        adapted = scfm.train(config, source, init=SHIPPED_MODEL, run_dir=run.dir.with_name(f"{run.dir.name}-adapted"))
+        run.signal, beside["adapted"] = adapted.signal, adapted.model
+    elif not run.signal:
+        say(f"{SHIPPED_MODEL} is not there (it comes with the project's files), so nothing is adapted from it")
     if run.signal:
         raise typer.Exit(128 + run.signal)
-    print_report(scfm.evaluate(run.checkpoint, source, say=say), run.checkpoint, None, json_)
+    print_report(scfm.evaluate(run.checkpoint, source, beside=beside, say=say), run.checkpoint, None, json_)

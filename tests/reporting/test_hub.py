@@ -11,6 +11,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import scfm_lib as scfm
@@ -33,6 +34,16 @@ def test_vectors_are_equal_to_the_bit(trained, shared, cells) -> None:
         "model.safetensors",
         "vocabulary.json",
     ]
+
+
+def test_half_precision_halves_the_weights_and_hardly_moves_a_vector(trained, shared, cells, tmp_path) -> None:
+    half = save_pretrained(trained, tmp_path / "half", half=True)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (half, shared)]
+    assert sizes[0] < 0.6 * sizes[1]
+    model = scfm.load_model(half)
+    assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}
+    expected = scfm.embed(trained.model, cells)
+    np.testing.assert_allclose(scfm.embed(model, cells), expected, atol=0.01 * expected.std())
 
 
 def test_run_folder_and_checkpoint_give_the_same_files(trained, shared, tmp_path) -> None:
