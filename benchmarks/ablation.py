@@ -145,17 +145,19 @@ class Variant:
     then: Callable[[CellTransformer], None] = as_it_is
     tokens_only: bool = False  # only genes that are tokens are predicted
     start: bool = True  # from the PCA
-    muon: bool = True
+    muon: float = 1.0  # its rate over the shipped one; 0: AdamW for all weights
     split: type[HalfCells] = HalfCells
 
 
 VARIANTS = {
-    "first": Variant(no_bag, first_value_network, tokens_only=True, muon=False),
-    "all genes predicted": Variant(no_bag, muon=False),
-    "and the bag": Variant(muon=False),
+    "first": Variant(no_bag, first_value_network, tokens_only=True, muon=0),
+    "all genes predicted": Variant(no_bag, muon=0),
+    "and the bag": Variant(muon=0),
     "shipped": Variant(),
+    "Muon at half the rate": Variant(muon=0.5),
+    "Muon at a quarter of the rate": Variant(muon=0.25),
     "bag alone": Variant(bag_alone),
-    "bag alone, AdamW": Variant(bag_alone, muon=False),
+    "bag alone, AdamW": Variant(bag_alone, muon=0),
     "no PCA start": Variant(start=False),
     "genes split": Variant(split=SplitGenes),
     "one table": Variant(one_table),
@@ -203,6 +205,8 @@ def trained(variant: Variant, store: Store, config: Config) -> tuple[CellTransfo
     state = new_state(model, settings, device)
     if not variant.muon:
         state.optimizers = [adamw(model, state.optimizers[1])]
+    else:
+        state.optimizers[0].param_groups[0]["lr_scale"] *= variant.muon
     losses, steps = [], settings.num_epochs * data.steps_per_epoch
     model.train()
     for step in range(steps):

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import scfm_lib as scfm
-from scfm_lib.checkpoint import FORMAT
+from scfm_lib.checkpoint import FORMAT, find_checkpoint
 
 TINY_FLAGS = ["--set", "model.n_genes=60", "--set", "data.preprocessing.min_genes=5", "--set", "training.num_epochs=2"]
 
@@ -214,7 +214,11 @@ def test_demo_twice_gives_the_same_numbers(tmp_path) -> None:
     table = results[0]["embeddings"]
     assert table["scvi"] is None
     # a random bag of all genes has .44 already, where random attention over tokens had .32
-    assert table["trained"]["knn_f1"] > table["untrained"]["knn_f1"] + 0.15
+    for method in ("trained", "pretrained", "adapted"):
+        assert table[method]["knn_f1"] > table["untrained"]["knn_f1"] + 0.15
+    runs = [tmp_path / name for name in ("first", "first-adapted")]
+    steps = [find_checkpoint(run).name for run in runs]
+    assert steps[0] == steps[1]  # scratch and adapted are compared at equal steps
     assert np.isfinite(list(table["trained"].values())).all()
 
 

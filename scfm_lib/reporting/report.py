@@ -14,7 +14,7 @@ from ..baselines import BASELINES
 from ..checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
 from ..config import config_text
 from ..errors import InputError
-from ..files import new_file, work_dir, write_text
+from ..files import RECORDED, new_file, work_dir, write_text
 from ..runtime.logger import read_metrics
 from .colours import METHOD_NAMES
 from .plots import SCORE_NAMES, Table, loss_figure, scores_figure, umap_figure
@@ -80,6 +80,37 @@ def result_text(result: dict[str, Any]) -> str:
         held_out = f"{result['cells']['held_out']:,} cells held out of everything"
         lines.append(f"{held_out}\n{table_text(result['held_out'])}\n")
     return "\n".join([*lines, verdict(result["embeddings"])])
+
+
+def ranges_text(result: dict[str, Any], scores: tuple[str, ...] = ("knn_f1", "logistic_f1")) -> str:
+    """Some scores of every method on all labelled cells with their bootstrap's 5 and 95 %, as aligned text."""
+
+    def cell(method: str, score: str) -> str:
+        value, found = result["embeddings"][method][score], result["ranges"][method][score]
+        return "-" if value is None else f"{value:.2f} ({found[0]:.2f} to {found[1]:.2f})"
+
+    methods = [method for method, row in result["embeddings"].items() if row]
+    rows = {METHOD_NAMES.get(method, method): [cell(method, score) for score in scores] for method in methods}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[SCORE_NAMES[score] for score in scores]).to_string()
+
+
+def recorded_text(name: str, file: Path = RECORDED) -> str:
+    """What benchmarks/quality.py found of a data set, marked as recorded; empty if its file or the data set is not there.
+
+    Args:
+        name: of the data set.
+        file: JSON with `scores` (data set -> method -> score -> [mean, standard deviation]), `seeds`, `command`, `date`.
+    """
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if name not in found.get("scores", {}):
+        return ""
+    shown, rows = ("knn_f1", "knn_cosine_f1", "logistic_f1", "nmi", "ari"), {}
+    for method, row in found["scores"][name].items():
+        pairs = [row.get(score) for score in shown]
+        rows[METHOD_NAMES[method]] = ["-" if pair is None else "{:.3f} ({:.3f})".format(*pair) for pair in pairs]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[SCORE_NAMES[score] for score in shown]).to_string()
+    head = f"Recorded on {found['date']}, not run now: {name}, mean (standard deviation) of {len(found['seeds'])} seeds"
+    return f"{head}\n{table}\nMade anew by: {found['command']}"
 
 
 def new_report_folder(folder: Path | None) -> Path:
