@@ -147,6 +147,7 @@ class Variant:
     start: bool = True  # from the PCA
     muon: float = 1.0  # its rate over the shipped one; 0: AdamW for all weights
     split: type[HalfCells] = HalfCells
+    by_molecules: bool = False  # a step counts by the molecules it predicts; shipped: all steps alike
 
 
 VARIANTS = {
@@ -160,6 +161,7 @@ VARIANTS = {
     "bag alone, AdamW": Variant(bag_alone, muon=0),
     "no PCA start": Variant(start=False),
     "genes split": Variant(split=SplitGenes),
+    "steps by molecules": Variant(by_molecules=True),
     "one table": Variant(one_table),
     "no value network": Variant(no_value_network),
     "first value network": Variant(first_value_network),
@@ -209,9 +211,11 @@ def trained(variant: Variant, store: Store, config: Config) -> tuple[CellTransfo
         state.optimizers[0].param_groups[0]["lr_scale"] *= variant.muon
     losses, steps = [], settings.num_epochs * data.steps_per_epoch
     model.train()
+    mean_molecules = torch.stack([data[step].molecules for step in range(data.steps_per_epoch)]).mean()
     for step in range(steps):
         batch = data[step]
-        training_step(state, [batch], learning_rate(step, steps, settings), batch.molecules)
+        molecules = mean_molecules if variant.by_molecules else batch.molecules
+        training_step(state, [batch], learning_rate(step, steps, settings), molecules)
         averaged.update_parameters(model)
         if data.epoch_ends(step + 1):
             losses.append(round(validation_loss(model, store, settings, device, "fp32"), 4))

@@ -160,7 +160,7 @@ def training_loop(
         state.step += 1
         ends = state.step == total_steps or stop.now(state.step)
         ends, due = distributed.any(ends, checkpoints.due(state.step))
-        logger.step(state.step, loss, grad_norm, lr, now=ends or due)  # raises if not finite: such a step is not saved
+        logger.step(state.step, loss, batch.molecules, grad_norm, lr, now=ends or due)  # not finite: raises, not saved
         if held_out and data.epoch_ends(state.step):
             if distributed.is_first:
                 loss = validation_loss(state.model, data.store, settings, state.device, state.precision)

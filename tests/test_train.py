@@ -11,6 +11,8 @@ import torch
 import scfm_lib as scfm
 from scfm_lib.checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
 from scfm_lib.data.read import held_out
+from scfm_lib.dataset import HalfCells
+from scfm_lib.model import prediction_loss
 from scfm_lib.runtime.logger import read_metrics
 from scfm_lib.train import learning_rate, validation_loss
 
@@ -117,6 +119,21 @@ def test_a_run_folder_tells_the_whole_story(cells, tiny, tmp_path) -> None:
     assert 0 <= rows[0]["data_seconds"] <= rows[0]["step_seconds"]
     assert any(p.name.startswith("events.out.tfevents") for p in (run.dir / "logs").iterdir())
     assert load_checkpoint(run.dir)["versions"]["torch"] == torch.__version__
+
+
+def test_the_loss_that_is_told_is_a_mean_over_molecules_as_on_held_out_cells(cells, tiny, tmp_path) -> None:
+    tiny.training.num_epochs, tiny.training.learning_rate, tiny.training.log_every_steps = 1, 1e-12, 1000
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, tensorboard=False)
+    store = scfm.open_store(run.dir / "store")
+    batches = HalfCells(store, np.flatnonzero(~store.held_out), tiny.training.batch_size, tiny.training.seed)
+    nats, molecules = 0.0, []
+    with torch.inference_mode():
+        for batch in (batches[step] for step in range(len(batches))):
+            logits = run.model(batch.genes, batch.values, batch.most_tokens)
+            nats += float(prediction_loss(logits, batch.target_genes, batch.target_counts))
+            molecules.append(float(batch.molecules))
+    assert max(molecules) > 1.5 * min(molecules)  # else a mean over steps would be the same
+    assert run.last_losses()["loss"] == pytest.approx(nats / sum(molecules), rel=1e-5)
 
 
 def test_metrics_after_the_checkpoint_are_dropped_on_resume(cells, tiny, tmp_path) -> None:

@@ -99,7 +99,7 @@ class Logger:
         self._since_log()
 
     def _since_log(self) -> None:
-        self._steps, self._loss, self._seconds, self._waited = 0, 0.0, 0.0, 0.0
+        self._steps, self._nats, self._molecules, self._seconds, self._waited = 0, 0.0, 0.0, 0.0, 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -151,12 +151,18 @@ class Logger:
                 return
             yield batch
 
-    def step(self, step: int, loss: "torch.Tensor", grad_norm: "torch.Tensor", lr: float, *, now: bool) -> None:
+    def step(
+        self, step: int, loss: "torch.Tensor", molecules: "torch.Tensor", grad_norm: "torch.Tensor", lr: float, *,
+        now: bool,
+    ) -> None:  # fmt: skip
         """Counts a step; every `log_every_steps`, or `now`, its metrics are recorded: means since the last time.
+
+        The loss is a mean over molecules, as on held-out cells: steps of long half cells predict more of them.
 
         Args:
             step: steps taken.
             loss: nats per molecule of this step, this process's share of it: a scalar, still on the device.
+            molecules: predicted in this step, by all processes.
             grad_norm: of the gradients before clipping.
             lr: the learning rate.
             now: record the metrics in any case.
@@ -164,12 +170,13 @@ class Logger:
         Raises:
             InputError: the loss is no longer finite.
         """
-        self._steps, self._loss = self._steps + 1, self._loss + loss
+        self._steps, self._molecules = self._steps + 1, self._molecules + float(molecules)
+        self._nats = self._nats + loss * float(molecules)
         self.bar.update(step - self.bar.n)
         if not now and step % self.settings.log_every_steps:
             self._seconds += time.monotonic() - self._asked_at
             return
-        mean_loss = self.distributed.all_reduce_sum(self._loss)[0] / self._steps  # waits for the device
+        mean_loss = self.distributed.all_reduce_sum(self._nats)[0] / self._molecules  # waits for the device
         if not math.isfinite(mean_loss):
             raise InputError(
                 f"the loss is {mean_loss} at step {step}: lower training.learning_rate "
