@@ -33,6 +33,10 @@ def test_a_cells_vector_depends_on_that_cell_alone(trained) -> None:
     np.testing.assert_allclose(scfm.embed(trained.model, cells[order].copy()), vectors[order], atol=1e-5)
     np.testing.assert_allclose(scfm.embed(trained.model, cells, batch_size=7), vectors, atol=1e-5)
     np.testing.assert_allclose(scfm.embed(trained.model, cells[50:51].copy()), vectors[50:51], atol=1e-5)
+    few = cells[:1].copy()
+    there = few[:, few.X.toarray()[0] > 0].copy()  # without the columns of genes that it does not express
+    assert there.n_vars < 120
+    np.testing.assert_allclose(scfm.embed(trained.model, there), vectors[:1], atol=1e-5)
     shuffled = cells[:, np.random.default_rng(1).permutation(120)].copy()
     np.testing.assert_allclose(scfm.embed(trained.model, shuffled), vectors, atol=1e-5)
 
