@@ -13,6 +13,7 @@ from pathlib import Path
 
 import scfm_lib as scfm
 from scfm_lib.reporting.plots import result_figure
+from scfm_lib.reporting.report import told
 
 OUT = Path(__file__).resolve().parent / "results"
 
@@ -32,8 +33,7 @@ def main() -> None:
     cells = result["cells"]
     title = f"{cells['all']:,} sorted blood cells: MINIMAL after {arguments.epochs} epochs on two CPU cores"
     result_figure(result, title).savefig(OUT / "picture.png", dpi=100)
-    numbers = {key: value for key, value in result.items() if key not in {"vectors", "labels"}}
-    text = json.dumps(numbers | {"config": run.config.model_dump()}, indent=1)
+    text = json.dumps(told(result) | {"config": run.config.model_dump()}, indent=1)
     (OUT / "picture.json").write_text(text + "\n", encoding="utf-8")
 
 

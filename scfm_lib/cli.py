@@ -15,18 +15,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )  # fmt: skip
 COMMANDS = (
-    planning.config_command,
-    planning.check_command,
-    planning.estimate_command,
-    planning.prepare_command,
-    training.train_command,
-    judging.embed_command,
-    judging.evaluate_command,
-    judging.judge_command,
-    judging.annotate_command,
-    training.doctor_command,
-    training.demo_command,
-)
+    planning.config_command, planning.check_command, planning.estimate_command, planning.prepare_command,
+    training.train_command, judging.embed_command, judging.evaluate_command, judging.judge_command,
+    judging.annotate_command, training.doctor_command, training.demo_command,
+)  # fmt: skip
 for command in COMMANDS:
     app.command(command.__name__.removesuffix("_command"))(command)
 

@@ -139,11 +139,10 @@ class HalfCells(Dataset):
             np.tile(self.store.batch[chosen], 2),
             np.concatenate(pool_tokens),
         )
-        n_halves = 2 * len(chosen)
         by_length = np.argsort(halves.tokens, kind="stable")  # attention is what padding would make dear
         groups = np.array_split(by_length, -(-len(chosen) // self.cells_per_step))
         rng.shuffle(groups)
-        return [halves.batch(group, (group + len(chosen)) % n_halves) for group in groups]
+        return [halves.batch(group, (group + len(chosen)) % (2 * len(chosen))) for group in groups]
 
 
 @dataclass

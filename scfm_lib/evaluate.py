@@ -55,7 +55,8 @@ def evaluate(
         say: told what is being done.
 
     Returns:
-        As `judge`, and `step` of the checkpoint, `held_out` and `held_out_ranges` (as `embeddings` and `ranges`, None
+        As `judge`, and `step` of the checkpoint, `unseen` (cells,) bool, which were held out,
+        `held_out` and `held_out_ranges` (as `embeddings` and `ranges`, None
         for every method where there are no held-out cells).
 
     Raises:
@@ -94,7 +95,7 @@ def evaluate(
         return held_out_scores(vectors[cells.judged], cells.y, fit[cells.judged], unseen[cells.judged])
 
     result["held_out"], result["held_out_ranges"] = _tables(result["vectors"], on_held_out)
-    result["cells"]["held_out"] = int(unseen.sum())
+    result["cells"]["held_out"], result["unseen"] = int(unseen.sum()), unseen
     return result | {"step": saved["step"], "seconds": round(time.monotonic() - started, 1)}
 
 
@@ -119,8 +120,8 @@ def judge(
 
     Returns:
         `data` (its name), `embeddings` (method -> score -> value, None for a method that was not run), `ranges`
-        (method -> score -> [5 %, 95 %]), `vectors` (method -> (cells, dimensions)), `labels`, `seconds`, `cells`,
-        `protocol` and `versions`.
+        (method -> score -> [5 %, 95 %]), `vectors` (method -> (cells, dimensions)), `labels`, `adata` (the cells, with
+        `layers["counts"]`), `seconds`, `cells`, `protocol` and `versions`.
 
     Raises:
         InputError: no such key, labels that cannot be judged, or vectors that are no numbers or not of these cells.
@@ -166,6 +167,7 @@ def _judge(
         "versions": versions(),
         "vectors": vectors,
         "labels": cells.labels,
+        "adata": adata,
     }
 
 

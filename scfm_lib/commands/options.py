@@ -53,11 +53,10 @@ def say(line: str) -> None:
 
 def print_report(result: dict[str, Any], checkpoint: Path | None, folder: Path | None, as_json: bool) -> None:
     """Writes the report of a result, and prints the result."""
-    from ..reporting.report import result_text
+    from ..reporting.report import result_text, told
 
     report = scfm.write_report(result, checkpoint, folder)
     if as_json:
-        numbers = {key: value for key, value in result.items() if key not in {"vectors", "labels"}}
-        print(json.dumps(numbers | {"report": str(report)}))
+        print(json.dumps(told(result) | {"report": str(report)}))
     else:
         print(f"\n{result_text(result)}\nReport: {report}")

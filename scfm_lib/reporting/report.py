@@ -4,11 +4,14 @@ import base64
 import html
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from sklearn.neighbors import KNeighborsClassifier
 
 from ..baselines import BASELINES
 from ..checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
@@ -16,17 +19,25 @@ from ..config import config_text
 from ..errors import InputError
 from ..files import RECORDED, new_file, work_dir, write_text
 from ..runtime.logger import read_metrics
+from ..scores.probes import NEIGHBOURS, out_of_fold, taught
 from .colours import METHOD_NAMES
-from .plots import SCORE_NAMES, Table, loss_figure, scores_figure, umap_figure
+from .markers import MARKERS, MOST_CELLS, RESOLUTION, cluster_markers, markers_without_token
+from .plots import SCORE_NAMES, Table, confusion_figure, loss_figure, maps_figure, scores_figure
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .8rem; text-align: right; }
-tbody th { text-align: left; font-weight: 400; } thead th { border-bottom: 2px solid #222; }
-tbody tr:last-child { background: #e8f1f8; font-weight: 600; } img { max-width: 100%; } pre { background: #f4f4f4; padding: 1rem; }
+tbody th { text-align: left; font-weight: 400; white-space: nowrap; } thead th { border-bottom: 2px solid #222; }
+.scores tbody tr:last-child { background: #e8f1f8; font-weight: 600; } .words td { text-align: left; } img { max-width: 100%; } pre { background: #f4f4f4; padding: 1rem; }
 """
 
 
+Draw = Callable[[str, Figure, str], str]  # (name of the PNG, figure, words) -> the image in HTML
+CITE = {  # by what a method's name begins with; "": always
+    "": "The scfm-workbook authors: scfm-workbook, learn single-cell foundation models by training one. Figures, "
+    "clusters and markers: scanpy (Wolf et al., Genome Biology 2018).",
+    "scvi": "scVI: Lopez et al., Nature Methods 2018; Gayoso et al., Nature Biotechnology 2022.",
+}
 NOT_DECIDING = {"silhouette", "ilisi"}  # round islands and mixed batches say nothing of what lies in them
 
 
@@ -125,24 +136,25 @@ def new_report_folder(folder: Path | None) -> Path:
     return folder
 
 
+def told(result: dict[str, Any]) -> dict[str, Any]:
+    """The part of a result that goes into JSON: its numbers and words, without vectors and cells."""
+    return {key: value for key, value in result.items() if key not in {"vectors", "labels", "adata", "unseen"}}
+
+
 def write_report(result: dict[str, Any], checkpoint: str | Path | None = None, folder: Path | None = None) -> Path:
     """Writes `report.html`, `scores.json` and the figures as PNG into `folder`, and returns the HTML's path.
 
     The folder is `report` in the run's folder when unset; without a checkpoint, as `judge`'s result is, a new one.
     """
     if checkpoint is None:
-        folder = new_report_folder(folder)
-        training, title, about = "", "How good are these vectors?", ""
+        folder, title, about = new_report_folder(folder), "How good are these vectors?", ""
     else:
         file = find_checkpoint(checkpoint)
         folder = folder or file.resolve().parent.parent / "report"
-        config = config_text(checkpoint_config(load_checkpoint(file)))
-        history = read_metrics(file.parent.parent / "metrics.jsonl")
-        training, title = f"<pre>{html.escape(config)}</pre>", "How good is this model?"
-        about = f" Checkpoint {html.escape(file.name)}."
+        title, about = "How good is this model?", f" Checkpoint {html.escape(file.name)}."
     folder.mkdir(parents=True, exist_ok=True)
-    judged = [name for name, made in result["vectors"].items() if made is not None and name not in BASELINES]
-    shown = ["trained"] if checkpoint is not None else judged
+    judged = ["trained"] if checkpoint is not None else [name for name in _run(result) if name not in BASELINES]
+    vectors = {name: result["vectors"][name] for name in ["pca", *judged] if name in _run(result)}
 
     def draw(name: str, figure: Figure, alt: str) -> str:
         with new_file(folder / f"{name}.png") as temporary:
@@ -150,42 +162,109 @@ def write_report(result: dict[str, Any], checkpoint: str | Path | None = None, f
             encoded = base64.b64encode(temporary.read_bytes()).decode()
         return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{encoded}">'
 
-    cells = ""
-    for number, method in enumerate(shown, start=1):
-        called = f"The {METHOD_NAMES[method]}'s cells" if method in METHOD_NAMES else f"The cells by {method}"
-        picture = umap_figure(result["vectors"][method], result["labels"], called)
-        cells += draw("umap" if number == 1 else f"umap_{number}", picture, "UMAP of the cells, coloured by label")
-    scores = draw("scores", scores_figure(result["embeddings"], "All cells, 5-fold"), "scores of each method")
-    held_out = "" if checkpoint is None else "<p>No cells were held out, so there is no table on unseen cells.</p>"
-    if _has_held_out(result):
-        figure = scores_figure(result["held_out"], "Cells held out of everything")
-        held_out = (
-            "<h2>Cells held out of everything</h2><p>The probes are taught on the cells that the methods were fitted "
-            f"on; judged are the {result['cells']['held_out']:,} held out.</p>{_table_html(result['held_out'])}"
-            + draw("held_out", figure, "scores on held-out cells")
-        )
-    if training:
-        loss = (
-            draw("loss", loss_figure(history), "loss over the optimizer steps")
-            if history
-            else "<p>No metrics.jsonl beside the checkpoint.</p>"
-        )
-        training = f"<h2>Training</h2>{loss}{training}"
-    numbers = {key: value for key, value in result.items() if key not in {"vectors", "labels"}}
-    write_text(folder / "scores.json", json.dumps(numbers, indent=1))
-    page = f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>scfm report</title><style>{STYLE}</style>
-<h1>{title}</h1>
-<p>{html.escape(verdict(result["embeddings"]))} {result["cells"]["judged"]:,} labelled cells.{about} No method saw a label.</p>
-{_table_html(result["embeddings"])}{scores}
-{held_out}
-<h2>The cells</h2>{cells}<p>A picture, not a measurement: UMAP keeps neighbours, not distances.</p>
-{training}
-<h2>How it was judged</h2><p>{html.escape(result["protocol"])}</p>
-<h2>Versions</h2><pre>{html.escape(json.dumps(result["versions"], indent=1))}</pre>
-</html>"""
+    scores = scores_figure(result["embeddings"], "All cells, 5-fold", result["ranges"])
+    sections = [
+        f"<h1>{title}</h1><p>{html.escape(verdict(result['embeddings']))} {result['cells']['judged']:,} labelled cells."
+        f"{about} No method saw a label.</p>{_table_html(result['embeddings'])}",
+        draw("scores", scores, "scores of each method, with ranges"),
+        _held_out(result, draw) if checkpoint is not None else "",
+        _confusion(result, dict(list(vectors.items())[:2]), draw),
+        "<h2>The cells</h2>"
+        + draw("umap", maps_figure(vectors, result["labels"], result.get("unseen")), "UMAPs, coloured by label")
+        + "<p>A picture, not a measurement: a UMAP keeps neighbours, not distances.</p>",
+        _clusters(result, judged[0]),
+    ]
+    if checkpoint is not None:
+        state = load_checkpoint(file)
+        sections += [_tokens(state), _training(file, state, draw)]
+    write_text(folder / "scores.json", json.dumps(told(result), indent=1))
+    used = "".join(f" {line}" for name, line in CITE.items() if any(method.startswith(name) for method in _run(result)))
+    sections += [
+        f"<h2>How it was judged</h2><p>{html.escape(result['protocol'])}</p>",
+        f"<h2>To cite</h2><p>{html.escape(CITE[''] + used)}</p>",
+        f"<h2>Versions</h2><pre>{html.escape(json.dumps(result['versions'], indent=1))}</pre>",
+    ]
+    head = f'<meta charset="utf-8"><title>scfm report</title><style>{STYLE}</style>'
     path = folder / "report.html"
-    write_text(path, page)
+    write_text(path, "\n".join([f'<!doctype html><html lang="en">{head}', *sections, "</html>"]))
     return path
+
+
+def _run(result: dict[str, Any]) -> list[str]:
+    """The methods that were run and have vectors of their own, in order."""
+    return [name for name, made in result["vectors"].items() if made is not None]
+
+
+def _held_out(result: dict[str, Any], draw: Draw) -> str:
+    """The table and figure of the cells held out of everything."""
+    if not _has_held_out(result):
+        return "<p>No cells were held out, so there is no table on unseen cells.</p>"
+    figure = scores_figure(result["held_out"], "Cells held out of everything", result["held_out_ranges"])
+    return (
+        "<h2>Cells held out of everything</h2><p>The probes are taught on the cells that the methods were fitted on; "
+        f"judged are the {result['cells']['held_out']:,} held out.</p>{_table_html(result['held_out'])}"
+        + draw("held_out", figure, "scores on held-out cells, with ranges")
+    )
+
+
+def _confusion(result: dict[str, Any], vectors: dict[str, np.ndarray], draw: Draw) -> str:
+    """Which types are taken for which by the 15 nearest neighbours: on held-out cells, else in five folds."""
+    known = result["labels"].notna().to_numpy()
+    labels, probe = result["labels"][known].astype(str).to_numpy(), KNeighborsClassifier(NEIGHBOURS)
+    kinds, truth = np.unique(labels, return_inverse=True)
+    here, which = np.ones(len(truth), dtype=bool), "All labelled cells, in five folds"
+    if _has_held_out(result):
+        here, which = result["unseen"][known], "The cells held out of everything"
+    guesses = {}
+    for method, of_cells in vectors.items():
+        chosen = of_cells[known]
+        guess = taught(probe, chosen, truth, ~here, here) if not here.all() else out_of_fold(probe, chosen, truth)
+        guesses[method] = kinds[guess[here]]
+    figure = draw("confusion", confusion_figure(labels[here], guesses), "confusion matrices")
+    return f"<h2>Which types are taken for which</h2><p>{which}; the 15 nearest neighbours vote.</p>{figure}"
+
+
+def _clusters(result: dict[str, Any], method: str) -> str:
+    """The clusters of a method's vectors with their markers."""
+    found = cluster_markers(result["adata"], result["vectors"][method], result["labels"])
+    rows = [(r["cells"], f"{r['label']} ({r['share']:.0%})", ", ".join(r["markers"])) for r in found]
+    table = pd.DataFrame(rows, columns=["cells", "commonest label", "markers"], index=range(1, len(rows) + 1))
+    part = f" of {MOST_CELLS:,} random cells" if result["adata"].n_obs > MOST_CELLS else ""
+    shown = table.to_html(border=0, classes="words")
+    whose = f"the {METHOD_NAMES[method]}" if method in METHOD_NAMES else method
+    return (
+        f"<h2>What the clusters are made of</h2><p>Leiden clusters{part} by the vectors of {whose} "
+        f"at resolution {RESOLUTION}, the largest first, without a look at the labels. Markers are the {MARKERS} genes "
+        "that tell a cluster's cells from all others most clearly (Wilcoxon's test). The same cells were clustered and "
+        f"tested, so p-values would mean nothing and are not shown.</p>{shown}"
+    )
+
+
+def _tokens(state: dict[str, Any]) -> str:
+    """Which lineages' markers are no tokens of the model."""
+    heard, missing = markers_without_token(state["symbols"], checkpoint_config(state).model.n_genes)
+    head = "<h2>Markers that are no tokens</h2>"
+    if not heard:
+        return f"{head}<p>None of the human marker genes that this report knows is among the model's genes.</p>"
+    if not missing:
+        return f"{head}<p>All {heard} marker genes that the data have of this report's list are tokens.</p>"
+    listed = "; ".join(f"{lineage}: {', '.join(genes)}" for lineage, genes in missing.items())
+    genes = list(dict.fromkeys(gene for of_lineage in missing.values() for gene in of_lineage))
+    return (
+        f"{head}<p>Of {heard} well-known marker genes that the data have, these {len(genes)} are not among the most "
+        "variable genes: the model hears them in its bag and predicts them, but they attend to no other gene. "
+        f"{html.escape(listed)}.</p><p>To make those that matter to you tokens, train with</p>"
+        f"<pre>--set 'data.preprocessing.must_include=[{', '.join(genes)}]'</pre>"
+    )
+
+
+def _training(file: Path, state: dict[str, Any], draw: Draw) -> str:
+    """The curves of the loss, and the config."""
+    history = read_metrics(file.parent.parent / "metrics.jsonl")
+    loss = "<p>No metrics.jsonl beside the checkpoint.</p>"
+    if history:
+        loss = draw("loss", loss_figure(history), "loss over the optimizer steps")
+    return f"<h2>Training</h2>{loss}<pre>{html.escape(config_text(checkpoint_config(state)))}</pre>"
 
 
 def _has_held_out(result: dict[str, Any]) -> bool:
@@ -193,4 +272,4 @@ def _has_held_out(result: dict[str, Any]) -> bool:
 
 
 def _table_html(table: Table) -> str:
-    return scores_table(table).to_html(float_format="{:.3f}".format, na_rep="\u2013", border=0)
+    return scores_table(table).to_html(float_format="{:.3f}".format, na_rep="\u2013", border=0, classes="scores")
