@@ -4,6 +4,8 @@ A cell gets the type that a logistic regression on the reference's vectors finds
 measured on reference cells that were held out: for each type, how sure the regression was of such cells (its
 probability), and how near they lay to the type's others (mean distance to the nearest ten). A cell that is both less
 sure and further away than nearly all of them is of no type that the reference knows.
+
+`annotate_file` does the same with a PCA of all genes, and tells how both did on reference cells that they had not seen.
 """
 
 from collections.abc import Callable
@@ -13,13 +15,17 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ..baselines import BASELINES
 from ..checkpoint import checkpoint_config, model_of, read_model
-from ..data.read import held_out, open_cells, read_any
+from ..config import Config
+from ..data.genes import match_genes, match_report
+from ..data.read import Cells, held_out, open_cells, read_any
 from ..data.write import check_new_h5ad, write_h5ad
 from ..embed import embed, match_model
 from ..errors import InputError
@@ -65,12 +71,9 @@ def annotate(
     """
     cells = [open_cells(source, layer) for source in (reference, query)]
     types = reference_types(cells[0].obs, label_key)
-    for opened in cells:
-        say(match_model(model, opened)[1])
-    vectors = [embed(model, opened) for opened in cells]
+    here, there = model_vectors(model, cells, say)
     unseen = held_out(cells[0].obs.index, 0.2, split_seed)
-    found = annotate_vectors(vectors[0], types, unseen, vectors[1])
-    return found.set_index(cells[1].obs.index)
+    return annotate_vectors(here, types, unseen, there).set_index(cells[1].obs.index)
 
 
 def reference_types(obs: pd.DataFrame, label_key: str) -> np.ndarray:
@@ -93,6 +96,36 @@ def reference_types(obs: pd.DataFrame, label_key: str) -> np.ndarray:
     return types
 
 
+def model_vectors(model: CellTransformer, cells: list[Cells], say: Callable[[str], None]) -> list[np.ndarray]:
+    """The model's vectors of each data set, after a line for each on the genes that it has."""
+    for line in [match_model(model, opened)[1] for opened in cells]:
+        say(line)
+    return [embed(model, opened) for opened in cells]
+
+
+def pca_of_all_genes(
+    reference: Cells, query: Cells, fit: np.ndarray, config: Config, say: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The baseline `pca` fitted on the reference cells in `fit` (cells,): vectors of the reference and of the query.
+
+    Genes are matched as a model's are. One that the query lacks counts 0; the library size is over all of its genes.
+
+    Raises:
+        InputError: no gene matched, or no counts.
+    """
+    columns = match_genes(reference.symbols, reference.ensembl, query)
+    names = np.where(reference.symbols == "", reference.ensembl, reference.symbols)
+    say(match_report(columns, names, f"{query.name}, for the PCA", least=0))
+    learned, asked = (sp.vstack([rows for _, rows in cells.chunks()], format="csr") for cells in (reference, query))
+    none = sp.csr_matrix((query.shape[0], 1), dtype=np.float32)
+    matched = sp.hstack([asked, none], format="csr")[:, columns]  # column -1 is `none`
+    others = sp.csr_matrix(asked.sum(1) - matched.sum(1))  # in a column that no reference cell has, so never fitted
+    both = sp.bmat([[learned, None], [matched, others]], format="csr")
+    fit = np.concatenate([fit, np.zeros(query.shape[0], dtype=bool)])
+    vectors = BASELINES["pca"](ad.AnnData(both, layers={"counts": both}), fit, config)
+    return vectors[: reference.shape[0]], vectors[reference.shape[0] :]
+
+
 def annotate_vectors(reference: np.ndarray, types: np.ndarray, unseen: np.ndarray, query: np.ndarray) -> pd.DataFrame:
     """`annotate` for any vectors, such as those of a PCA: the same columns.
 
@@ -101,8 +134,16 @@ def annotate_vectors(reference: np.ndarray, types: np.ndarray, unseen: np.ndarra
         types: (cells,) their types, "" for those to leave out.
         unseen: (cells,) bool, those on which confidence is measured; the others are learned from.
         query: (query cells, dimensions).
+
+    Raises:
+        InputError: no cells to measure confidence on or to name, or fewer than two types to learn.
     """
     learned, measured = (types != "") & ~unseen, (types != "") & unseen
+    if len(np.unique(types[learned])) < 2 or not measured.any() or not len(query):
+        raise InputError(
+            f"the reference has too few cells with types: {learned.sum()} to learn from, {measured.sum()} held out to "
+            "measure confidence on; give a larger one"
+        )
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(reference[learned], types[learned])
 
     def look(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -138,13 +179,14 @@ def agreement(found: pd.DataFrame, truth: np.ndarray) -> dict[str, Any]:
     """How `annotate` did on cells whose types (cells,) are known.
 
     Returns:
-        `coverage`, the share of cells that got a label; `accuracy` of those; and `unknown`, for each true type the
-        share that came back as "unknown".
+        `coverage`, the share of cells that got a label; `accuracy` of those, None if there are none; and `unknown`,
+        for each true type the share that came back as "unknown".
     """
     named = (found["label"] != UNKNOWN).to_numpy()
     right = found["label"].to_numpy()[named] == truth[named]
     unknown = pd.Series(~named).groupby(truth).mean().round(4).to_dict()
-    return {"coverage": round(float(named.mean()), 4), "accuracy": round(float(right.mean()), 4), "unknown": unknown}
+    accuracy = round(float(right.mean()), 4) if len(right) else None
+    return {"coverage": round(float(named.mean()), 4), "accuracy": accuracy, "unknown": unknown}
 
 
 def annotate_file(
@@ -157,22 +199,40 @@ def annotate_file(
     layer: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Writes the query with `obs["scfm_label"]` and `obs["scfm_confidence"]` to `out`, a new `.h5ad`.
+    """Writes the query to `out`, a new `.h5ad`, with a label and confidence by the model and by a PCA of all genes.
+
+    They are `obs["scfm_label"]` and `obs["scfm_confidence"]`, and the same with `pca_`. The PCA is fitted on the
+    reference cells that are learned from. How well each does is measured on half of the held-out cells, with the other
+    half alone to calibrate it; the query's labels are calibrated on both.
 
     Returns:
-        `labels`, how many cells got which, and `out`.
+        `labels`, how many cells got which by the model; `held_out`, for `scfm` and `pca` the `accuracy` and `coverage`
+        on `held_out_cells`; `agree`, the share of the query's cells to which both give one label; and `out`.
 
     Raises:
-        InputError: as `annotate`, or `out` exists.
+        InputError: as `annotate`, the reference is too small to measure by, or `out` exists.
         OSError: no space; nothing is left behind.
     """
     check_new_h5ad(out)
     saved = read_model(checkpoint)
-    split_seed = checkpoint_config(saved).data.split_seed
-    model, adata = model_of(saved), read_any(query, layer)
-    keys: dict[str, Any] = {"label_key": label_key, "split_seed": split_seed, "layer": layer, "say": say}
-    found = annotate(model, reference, adata, **keys)
-    adata.obs["scfm_label"] = pd.Categorical(found["label"])
-    adata.obs["scfm_confidence"] = found["confidence"]
+    config, adata = checkpoint_config(saved), read_any(query, layer)
+    cells = [open_cells(source, layer) for source in (reference, query)]
+    types, names, seed = reference_types(cells[0].obs, label_key), cells[0].obs.index, config.data.split_seed
+    unseen = held_out(names, 0.2, seed)
+    judged = unseen & (types != "") & held_out(names, 0.5, seed + 1)
+    ways: dict[str, Callable[[], Any]] = {
+        "scfm": lambda: model_vectors(model_of(saved), cells, say),
+        "pca": lambda: pca_of_all_genes(*cells, ~unseen & (types != ""), config, say),
+    }
+    scores, labels = {}, []
+    for way, vectors in ways.items():
+        here, there = vectors()
+        tried = agreement(annotate_vectors(here, np.where(judged, "", types), unseen, here[judged]), types[judged])
+        scores[way] = {key: tried[key] for key in ("accuracy", "coverage")}
+        found = annotate_vectors(here, types, unseen, there)
+        labels.append(found["label"])
+        adata.obs[f"{way}_label"] = pd.Categorical(found["label"])
+        adata.obs[f"{way}_confidence"] = found["confidence"].to_numpy()
     write_h5ad(adata, out)
-    return {"labels": found["label"].value_counts().to_dict(), "out": str(out)}
+    told = {"labels": labels[0].value_counts().to_dict(), "held_out": scores, "held_out_cells": int(judged.sum())}
+    return told | {"agree": round(float((labels[0] == labels[1]).mean()), 4), "out": str(out)}

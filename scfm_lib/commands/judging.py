@@ -70,17 +70,27 @@ def annotate_command(
     model: Annotated[Path, typer.Argument(help="a checkpoint, run or shared model")],
     query: Annotated[str, typer.Argument(help="cells to name")],
     reference: Annotated[str, typer.Option(help="cells with types")],
-    out: Annotated[Path, typer.Option(help=".h5ad to write, with obs['scfm_label']; must not exist")],
+    out: Annotated[Path, typer.Option(help=".h5ad to write, with obs['scfm_label'], ['pca_label']; must not exist")],
     label_key: LabelKey = "cell_type",
     layer: Layer = None,
     json_: Json = False,
 ) -> None:
-    """Write the cells with a type and its confidence in obs, from a labelled reference; "unknown" below 0.1."""
+    """Write the cells with a type and its confidence in obs, from a labelled reference; "unknown" below 0.1.
+
+    The same by a PCA of all genes stands beside it.
+    """
     from ..analysis.annotate import annotate_file
     from ..runtime.threads import use_all_cores
 
     use_all_cores()
     sources = (scfm.find_data(reference), scfm.find_data(query))
     told = annotate_file(model, *sources, out, label_key=label_key, layer=layer, say=say)
+    if json_:
+        print(json.dumps(told))
+        return
     counts = ", ".join(f"{number:,} {label}" for label, number in told["labels"].items())
-    print(json.dumps(told) if json_ else f"{out}: obs['scfm_label']: {counts}")
+    print(f"{out}: obs['scfm_label']: {counts}\n\n{'':16}  accuracy  coverage")
+    for way, name in (("scfm", "model"), ("pca", "PCA of all genes")):
+        shown = ["none" if share is None else f"{share:.3f}" for share in told["held_out"][way].values()]
+        print(f"{name:16}  {shown[0]:>8}  {shown[1]:>8}")
+    print(f"on {told['held_out_cells']:,} held-out reference cells; both agree on {told['agree']:.0%} of the query")

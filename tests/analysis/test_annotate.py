@@ -1,11 +1,16 @@
 """Types from a reference, and "unknown" for a type that it lacks."""
 
+import json
+
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.decomposition import PCA
 
 import scfm_lib as scfm
 from scfm_lib.analysis import agreement, annotate_vectors
+from scfm_lib.analysis.annotate import pca_of_all_genes
 from scfm_lib.data.read import held_out
 
 
@@ -44,18 +49,118 @@ def test_confidence_is_calibrated_on_cells_like_the_query() -> None:
     assert found["confidence"].between(0, 1).all()
 
 
-def test_the_command_writes_labels_and_confidence(scfm_command, trained, parts, tmp_path) -> None:
+@pytest.fixture
+def files(parts, trained, tmp_path) -> list[object]:
+    """The command's arguments without `--out`."""
     for part, name in zip(parts, ("reference", "query"), strict=True):
         part.write_h5ad(tmp_path / f"{name}.h5ad")
+    return [trained.dir, tmp_path / "query.h5ad", "--reference", tmp_path / "reference.h5ad"]
+
+
+def test_the_command_writes_labels_and_confidence_by_model_and_pca(scfm_command, files, parts, tmp_path) -> None:
     out = tmp_path / "named.h5ad"
-    files = (trained.dir, tmp_path / "query.h5ad", "--reference", tmp_path / "reference.h5ad")
     code, said, _ = scfm_command("annotate", *files, "--out", out)
     assert code == 0
-    assert f"{out}: obs['scfm_label']" in said
+    first, _, heading, *rows, last = said.splitlines()
+    assert first.startswith(f"{out}: obs['scfm_label']")
+    assert heading.split() == ["accuracy", "coverage"]
+    assert [row[:16].strip() for row in rows] == ["model", "PCA of all genes"]
+    assert {len(row) for row in rows} == {len(heading)}  # the columns are aligned
     written = ad.read_h5ad(out)
-    assert set(written.obs["scfm_label"]) <= {*parts[0].obs["cell_type"], "unknown"}
-    assert written.obs["scfm_confidence"].between(0, 1).all()
+    for way in ("scfm", "pca"):
+        assert set(written.obs[f"{way}_label"]) <= {*parts[0].obs["cell_type"], "unknown"}
+        assert written.obs[f"{way}_confidence"].between(0, 1).all()
+        assert (written.obs[f"{way}_label"].astype(str) == parts[1].obs["cell_type"].astype(str)).mean() > 0.7
+    agree = (written.obs["scfm_label"].astype(str) == written.obs["pca_label"].astype(str)).mean()
+    assert last.endswith(f"both agree on {agree:.0%} of the query")
     assert scfm_command("annotate", *files, "--out", out)[0] == 2  # it is not overwritten
+
+
+def test_both_are_told_of_cells_used_neither_to_learn_nor_to_calibrate(
+    scfm_command, files, parts, trained, tmp_path
+) -> None:
+    out = tmp_path / "named.h5ad"
+    told = json.loads(scfm_command("annotate", *files, "--out", out, "--json")[1])
+    reference, query = parts
+    unseen = held_out(reference.obs_names, 0.2, 0)
+    judged = unseen & held_out(reference.obs_names, 0.5, 1)
+    assert 0.3 < judged.sum() / unseen.sum() < 0.7
+    truth = reference.obs["cell_type"].astype(str).to_numpy()
+
+    # As if the judged cells were a query, and the reference had never had them.
+    rest, asked = reference[~judged].copy(), reference[judged].copy()
+    model = agreement(scfm.annotate(trained.model, rest, asked), truth[judged])
+    cells, seen = [scfm.open_cells(part) for part in (rest, asked)], ~unseen[~judged]
+    here, there = pca_of_all_genes(*cells, seen, trained.config, print)
+    pca = agreement(annotate_vectors(here, truth[~judged], ~seen, there), truth[judged])
+    for way, found in (("scfm", model), ("pca", pca)):
+        assert told["held_out"][way] == {key: found[key] for key in ("accuracy", "coverage")}
+    assert told["held_out_cells"] == judged.sum()
+
+    # The query's labels are calibrated on all of them.
+    whole = scfm.annotate(trained.model, reference, query)
+    assert told["labels"] == whole["label"].value_counts().to_dict()
+    assert (ad.read_h5ad(out).obs["scfm_confidence"] == whole["confidence"]).all()
+
+
+def test_the_pca_reads_a_query_with_other_genes_in_another_order(parts, trained) -> None:
+    reference, query = parts
+    ids = np.array([f"ENSG{number:011d}" for number in range(reference.n_vars)])
+    reference = ad.AnnData(
+        reference.X, obs=reference.obs, var=pd.DataFrame({"gene_ids": ids}, index=reference.var_names)
+    )
+    counts = query.X.toarray()
+    there = np.random.default_rng(0).permutation(reference.n_vars)[:100]  # 20 genes are missing
+    strange = np.tile([[3, 0, 1]], (query.n_obs, 1))
+    names = pd.DataFrame(index=[f"{gene}.4" for gene in ids[there]] + [f"ENSG9999999999{n}" for n in range(3)])
+    other = ad.AnnData(np.hstack([counts[:, there], strange]).astype(np.float32), obs=query.obs, var=names)
+    fit, said = ~held_out(reference.obs_names, 0.2, 0), []
+    cells = [scfm.open_cells(part) for part in (reference, other)]
+    here, vectors = pca_of_all_genes(*cells, fit, trained.config, said.append)
+    assert said[0].startswith("adata, for the PCA: 100 of 120 genes matched, 20 not (for example GENE")
+
+    def log(counts: np.ndarray, library: np.ndarray) -> np.ndarray:
+        return np.log1p(counts / library[:, None] * 1e4)
+
+    known = reference.X.toarray()
+    frequent = (known[fit] > 0).sum(0) >= 3
+    lacking = np.where(np.isin(np.arange(reference.n_vars), there), counts, 0)
+    pca = PCA(50, random_state=0).fit(log(known, known.sum(1))[fit][:, frequent])
+    expected = pca.transform(log(lacking, other.X.sum(1))[:, frequent])[:, :5]  # the first do not hang on the solver
+    sign = np.sign((vectors[:, :5] * expected).sum(0))
+    np.testing.assert_allclose(vectors[:, :5] * sign, expected, atol=1e-3)
+    assert here.shape == (reference.n_obs, 50)
+
+
+@pytest.mark.parametrize("name", ["no known gene", "no labels", "all held out"])
+def test_what_cannot_be_annotated_is_one_line(name, scfm_command, files, parts, tmp_path) -> None:
+    reference, query = (part.copy() for part in parts)
+    if name == "no known gene":
+        query.var_names = [f"OTHER{number}" for number in range(query.n_vars)]
+        query.write_h5ad(tmp_path / "query.h5ad")
+        says = "query: 0 of 120 genes matched: no gene matched"
+    elif name == "no labels":
+        del reference.obs["cell_type"]
+        reference.write_h5ad(tmp_path / "reference.h5ad")
+        says = "no column 'cell_type'; choose --label-key from: batch"
+    else:
+        only = reference[held_out(reference.obs_names, 0.2, 0)].copy()
+        only.write_h5ad(tmp_path / "reference.h5ad")
+        says = "too few cells with types: 0 to learn from"
+    code, out, err = scfm_command("annotate", *files, "--out", tmp_path / "named.h5ad")
+    lines = [line for line in err.splitlines() if not line.endswith("genes matched")]
+    assert (code, out, len(lines)) == (2, "", 1)
+    assert says in lines[0]
+    assert not (tmp_path / "named.h5ad").exists()
+
+
+def test_no_cell_named_has_no_accuracy() -> None:
+    found = pd.DataFrame({"label": ["unknown", "unknown"]})
+    assert agreement(found, np.array(["a", "b"])) == {
+        "coverage": 0.0,
+        "accuracy": None,
+        "unknown": {"a": 1.0, "b": 1.0},
+    }
 
 
 def test_bad_references_are_refused(trained, parts) -> None:
