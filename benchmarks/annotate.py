@@ -11,8 +11,8 @@ than the reference at hand. A PCA of all genes, fitted as in `scfm annotate` on 
 from, has not. So there is a third row, for a PCA fitted on the missing type's cells too; and with --blind a fourth, for
 a model trained without them, which takes a training for each type.
 
-Rows are written to FILE as they are made, and rows that are there are not made again; a seed takes four minutes with
-one thread, nearly all of it training. Ends with a table of means and standard deviations over the seeds.
+Rows are written to FILE as they are made, and rows that are there are not made again. A training takes three minutes
+with one thread, all else seconds. Ends with a table of means and standard deviations over the seeds.
 """
 
 import argparse
