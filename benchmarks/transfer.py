@@ -22,8 +22,8 @@ from sklearn.metrics import accuracy_score, f1_score
 import scfm_lib as scfm
 from scfm_lib.baselines import BASELINES, baselines_for
 from scfm_lib.checkpoint import load_checkpoint
-from scfm_lib.data.genes import match_genes, match_report
 from scfm_lib.data.read import open_cells, read_adata
+from scfm_lib.embed import match_model
 from scfm_lib.evaluate import models
 from scfm_lib.runtime.threads import use_all_cores
 from scfm_lib.scores.embedding import scores
@@ -73,7 +73,8 @@ def transfer(epochs: int, seed: int) -> None:
         trained_in = time.monotonic() - started
         others = models(load_checkpoint(run.checkpoint), run.config)
         cells = open_cells(judged, "counts")
-        matched = match_report(match_genes(run.model.symbols, run.model.ensembl, cells), run.model.symbols, JUDGED)
+        cells.name = JUDGED
+        _, matched = match_model(run.model, cells)
         what = {
             "learned": LEARNED, "judged": JUDGED, "cells_learned": learned.n_obs, "cells_judged": judged.n_obs,
             "genes": matched, "steps": run.step, "versions": versions(), "config": run.config.model_dump(),

@@ -52,7 +52,7 @@ def match_model(model: CellTransformer, cells: Cells) -> tuple[np.ndarray, str]:
     if model.symbols is None or model.ensembl is None:
         raise InputError("this model has no gene names; load it with load_model, or set model.symbols, model.ensembl")
     columns = match_genes(model.symbols, model.ensembl, cells)
-    return columns, match_report(columns, model.symbols, cells.name)
+    return columns, match_report(columns, model.symbols, cells.name, cells.shape[1])
 
 
 def embed(
@@ -76,7 +76,7 @@ def embed(
         device: where to compute; where the model is, when unset.
 
     Raises:
-        InputError: no counts, or fewer than a tenth of the model's genes found.
+        InputError: no counts, or fewer than a tenth of the genes that the model and the cells could share.
     """
     cells = open_cells(source, layer)
     out = np.zeros((cells.shape[0], model.config.hidden_dim), dtype=np.float32)

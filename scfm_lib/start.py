@@ -125,10 +125,10 @@ def start_from(model: CellTransformer, trained: CellTransformer) -> str:
         trained: the model to start from.
 
     Raises:
-        InputError: fewer than a tenth of the genes are known.
+        InputError: fewer than a tenth of the genes that both could share are known.
     """
     places = torch.from_numpy(match_genes(model.symbols, model.ensembl, trained))
-    line = match_report(places.numpy(), model.symbols, "the model of --init")
+    line = match_report(places.numpy(), model.symbols, "the model of --init", len(trained.symbols))
     fresh = model.state_dict()
     weights = {key: weight for key, weight in trained.state_dict().items() if key != "batch_offset"}
     for key in ("bag_embedding", "output_embedding", "gene_embedding"):

@@ -115,7 +115,7 @@ def pca_of_all_genes(
     """
     columns = match_genes(reference.symbols, reference.ensembl, query)
     names = np.where(reference.symbols == "", reference.ensembl, reference.symbols)
-    say(match_report(columns, names, f"{query.name}, for the PCA", least=0))
+    say(match_report(columns, names, f"{query.name}, for the PCA", query.shape[1], least=0))
     learned, asked = (sp.vstack([rows for _, rows in cells.chunks()], format="csr") for cells in (reference, query))
     none = sp.csr_matrix((query.shape[0], 1), dtype=np.float32)
     matched = sp.hstack([asked, none], format="csr")[:, columns]  # column -1 is `none`

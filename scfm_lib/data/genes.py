@@ -156,16 +156,20 @@ def match_genes(symbols: np.ndarray, ensembl: np.ndarray, cells: GeneNames) -> n
     return best
 
 
-def match_report(columns: np.ndarray, symbols: np.ndarray, name: str, least: float = 0.1) -> str:
+def match_report(columns: np.ndarray, symbols: np.ndarray, name: str, there: int, least: float = 0.1) -> str:
     """One line on matched and unmatched genes.
 
+    Args:
+        columns: from `match_genes` (genes,).
+        there: genes among which they were looked for; a panel of 400 genes can hold no more of 13,000.
+
     Raises:
-        InputError: fewer than `least` of the genes were matched.
+        InputError: no gene was matched, or fewer than `least` of those that could be.
     """
     found = int((columns >= 0).sum())
     missing = [str(s) for s in symbols[columns < 0][:3]]
     line = f"{name}: {found:,} of {len(columns):,} genes matched"
-    if found < max(1, least * len(columns)):
+    if found < max(1, least * min(len(columns), there)):
         reason = "no gene matched" if not found else "too few genes matched"
         raise InputError(
             f"{line}: {reason} (missing for example {', '.join(missing)}); "

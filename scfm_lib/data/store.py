@@ -119,7 +119,10 @@ def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], co
     report = [f"{c.name}: {c.shape[0]:,} cells x {c.shape[1]:,} genes, counts found in {c.where}" for c in opened]
     first = opened[0]
     columns = [match_genes(first.symbols, first.ensembl, cells) for cells in opened]
-    report += [match_report(c, first.symbols, cells.name) for c, cells in zip(columns[1:], opened[1:], strict=True)]
+    report += [
+        match_report(c, first.symbols, cells.name, cells.shape[1])
+        for c, cells in zip(columns[1:], opened[1:], strict=True)
+    ]
     shared = np.flatnonzero(np.all([c >= 0 for c in columns], axis=0))
     columns = [c[shared] for c in columns]
 

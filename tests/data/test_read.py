@@ -163,10 +163,15 @@ def test_genes_match_by_symbol_or_ensembl_id_whatever_the_version() -> None:
     by_symbol = open_cells(adata(["GNLY", "MS4A1", "CD3E", "Cd4"]))
     assert match_genes(here.symbols, here.ensembl, by_id).tolist() == [1, -1, 0]
     assert match_genes(here.symbols, here.ensembl, by_symbol).tolist() == [2, -1, 0]
-    report = match_report(match_genes(here.symbols, here.ensembl, by_symbol), here.symbols, "b")
+    report = match_report(match_genes(here.symbols, here.ensembl, by_symbol), here.symbols, "b", 4)
     assert report == "b: 2 of 3 genes matched, 1 not (for example CD4)"
     with pytest.raises(scfm.InputError, match="no gene matched"):
-        match_report(np.array([-1, -1, -1]), here.symbols, "b")
+        match_report(np.array([-1, -1, -1]), here.symbols, "b", 4)
+    symbols, columns = np.arange(1000).astype(str), np.full(1000, -1)
+    columns[:40] = range(40)
+    assert match_report(columns, symbols, "a panel", 50).startswith("a panel: 40 of 1,000 genes matched")
+    with pytest.raises(scfm.InputError, match="40 of 1,000 genes matched: too few"):
+        match_report(columns, symbols, "other names", 500)
 
 
 def test_held_out_cells_depend_on_name_and_seed_alone() -> None:
