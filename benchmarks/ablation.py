@@ -35,8 +35,8 @@ from scfm_lib.data.read import read_adata
 from scfm_lib.data.store import Store, prepare
 from scfm_lib.dataset import HalfCells, log_normalise
 from scfm_lib.embed import token_batches
+from scfm_lib.hardware.threads import use_all_cores
 from scfm_lib.model import Block, CellTransformer
-from scfm_lib.runtime.threads import use_all_cores
 from scfm_lib.scores.embedding import scores
 from scfm_lib.start import new_model, pca_start
 from scfm_lib.train import learning_rate, new_state, training_step, validation_loss

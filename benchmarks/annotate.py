@@ -27,7 +27,7 @@ from rows import Rows, markdown
 import scfm_lib as scfm
 from scfm_lib.analysis.annotate import UNKNOWN, annotate_vectors, pca_of_all_genes, reference_types
 from scfm_lib.data.read import held_out, open_cells, read_adata
-from scfm_lib.runtime.threads import use_all_cores
+from scfm_lib.hardware.threads import use_all_cores
 from scfm_lib.versions import versions
 
 DATA = "zheng_pbmc_facs"

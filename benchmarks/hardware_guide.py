@@ -34,8 +34,8 @@ from scfm_lib.estimator.text import dollars
 from scfm_lib.estimator.workload import NOMINAL_GENES, Workload, typical_store, workload
 from scfm_lib.hardware.gpus import Machine, find_card, machines
 from scfm_lib.hardware.system import cpu_model
+from scfm_lib.hardware.threads import use_all_cores
 from scfm_lib.hardware.torch_probe import cpu_flops
-from scfm_lib.runtime.threads import use_all_cores
 from scfm_lib.units import duration, gb
 from scfm_lib.versions import versions
 

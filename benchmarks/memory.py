@@ -22,7 +22,7 @@ import scfm_lib as scfm
 from scfm_lib.dataset import Batch
 from scfm_lib.estimator.memory import FRAMEWORK, memory
 from scfm_lib.estimator.workload import NOMINAL_GENES, Shape
-from scfm_lib.runtime.threads import return_freed_memory
+from scfm_lib.hardware.threads import return_freed_memory
 from scfm_lib.train import new_state, training_step
 from scfm_lib.versions import versions
 

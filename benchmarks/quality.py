@@ -33,8 +33,8 @@ from scfm_lib.config import Config
 from scfm_lib.data.read import held_out, read_adata
 from scfm_lib.evaluate import models
 from scfm_lib.files import RECORDED, write_text
+from scfm_lib.hardware.threads import use_all_cores
 from scfm_lib.reporting.colours import METHOD_NAMES
-from scfm_lib.runtime.threads import use_all_cores
 from scfm_lib.scores.embedding import held_out_scores, scores
 from scfm_lib.scores.protocol import PROTOCOL
 from scfm_lib.versions import versions

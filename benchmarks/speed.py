@@ -24,8 +24,8 @@ from scfm_lib.data.store import Store
 from scfm_lib.dataset import HalfCells
 from scfm_lib.estimator.speed import calibrate
 from scfm_lib.estimator.workload import padded_flops, workload
+from scfm_lib.hardware.threads import use_all_cores
 from scfm_lib.hardware.torch_probe import cpu_flops
-from scfm_lib.runtime.threads import use_all_cores
 from scfm_lib.start import new_model
 from scfm_lib.train import new_state, training_step
 from scfm_lib.versions import versions

@@ -26,7 +26,7 @@ from scfm_lib.config import ModelConfig
 from scfm_lib.data.store import Store
 from scfm_lib.dataset import HalfCells, log_normalise
 from scfm_lib.estimator.workload import muon_flops, training_flops
-from scfm_lib.runtime.threads import use_all_cores
+from scfm_lib.hardware.threads import use_all_cores
 from scfm_lib.start import new_model, pca_start
 from scfm_lib.train import new_state, training_step
 from scfm_lib.versions import versions

@@ -25,7 +25,7 @@ from scfm_lib.checkpoint import load_checkpoint
 from scfm_lib.data.read import open_cells, read_adata
 from scfm_lib.embed import match_model
 from scfm_lib.evaluate import models
-from scfm_lib.runtime.threads import use_all_cores
+from scfm_lib.hardware.threads import use_all_cores
 from scfm_lib.scores.embedding import scores
 from scfm_lib.versions import versions
 

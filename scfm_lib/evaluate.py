@@ -19,8 +19,8 @@ from .config import Config, load_config, with_changes
 from .data.read import held_out, read_adata
 from .data.sources import find_data
 from .embed import embed
+from .hardware.threads import use_all_cores
 from .model import CellTransformer
-from .runtime.threads import use_all_cores
 from .scores.embedding import Scored, held_out_scores, left_out_scores, scores
 from .scores.inputs import Labelled, check_fit, checked_vectors, labelled
 from .scores.protocol import PROTOCOL

@@ -21,13 +21,13 @@ from .config import Config, TrainingConfig, load_config
 from .data.store import Store, open_store
 from .dataset import Batch, HalfCells
 from .hardware.device import choose_device, choose_precision, describe_device
+from .hardware.threads import return_freed_memory, use_all_cores
 from .model import CellTransformer, prediction_loss
 from .optimizer import new_optimizers
 from .runtime.distributed import ALONE, Distributed, join_processes
 from .runtime.logger import Logger
 from .runtime.run_dir import RunDir, find_run, new_run, resumed_run
 from .runtime.stopping import Stop
-from .runtime.threads import return_freed_memory, use_all_cores
 from .start import new_model, pca_start, start_from, trained_model
 
 VALIDATION_CELLS = 5_000  # more would not make the loss clearer, only the epoch longer

@@ -161,7 +161,9 @@ def test_judge_orders_random_pca_and_ours(cells_with_vectors, tmp_path) -> None:
     assert "held_out" not in result
     assert "X_random is above the strongest baseline in 0 of 9 scores" in result_text(result)
     report = write_report(result, folder=tmp_path / "report")
-    assert {path.name for path in report.parent.iterdir()} >= {"umap.png", "umap_3.png", "scores.png", "scores.json"}
+    assert {path.name for path in report.parent.iterdir()} >= {
+        "umap.png", "scores.png", "confusion.png", "scores.json",
+    }  # fmt: skip
     with pytest.raises(scfm.InputError, match=r"report exists .* --out"):
         write_report(result, folder=tmp_path / "report")
 
@@ -211,10 +213,12 @@ def test_baselines_that_would_be_equal_are_left_out(monkeypatch) -> None:
 
 def test_other_models_stand_beside_as_they_are(trained, cells, tmp_path) -> None:
     shared = scfm.load_model(scfm.save_pretrained(trained, tmp_path / "shared"))
-    result = scfm.evaluate(trained.checkpoint, cells, beside={"pretrained": shared}, scvi=False)
+    result = scfm.evaluate(trained.checkpoint, cells, beside={"pretrained": shared, "adapted": shared}, scvi=False)
     for part in ("embeddings", "ranges", "held_out"):
         assert result[part]["pretrained"] == result[part]["trained"]
-    assert "The pretrained model is above the strongest baseline in" in verdict(result["embeddings"])
+    said = verdict(result["embeddings"])
+    assert "The pretrained model is above the strongest baseline in" in said
+    assert said.endswith("It is above the one trained from scratch in 0 of 8.")  # they are the same
 
 
 def test_with_a_batch_key_one_of_two_batches_can_be_left_out(cells, tiny, tmp_path) -> None:

@@ -21,7 +21,7 @@ def embed_command(
     """Write the cells with their vectors in obsm["X_scfm"]; layers and obs are untouched."""
     from ..embed import embed_file
     from ..hardware.device import choose_device
-    from ..runtime.threads import use_all_cores
+    from ..hardware.threads import use_all_cores
 
     use_all_cores()
     adata, match = embed_file(checkpoint, scfm.find_data(data), out, layer=layer, device=choose_device(device))
@@ -80,7 +80,7 @@ def annotate_command(
     The same by a PCA of all genes stands beside it.
     """
     from ..analysis.annotate import annotate_file
-    from ..runtime.threads import use_all_cores
+    from ..hardware.threads import use_all_cores
 
     use_all_cores()
     sources = (scfm.find_data(reference), scfm.find_data(query))

@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..errors import InputError
+from ..hardware.threads import torch_threads_kept
 
 BARCODE = re.compile(r"^[ACGT]{12,}(-\d+)?$")
 SPANS = (0.3, 0.5, 0.8)  # of the loess fit of variance on mean; scanpy's own first, wider ones for few cells
@@ -75,6 +76,7 @@ def mitochondrial(cells: GeneNames) -> np.ndarray:
     return np.array(by_symbol) | np.isin(cells.ensembl.astype(str), list(HUMAN_MITOCHONDRIAL))
 
 
+@torch_threads_kept()
 def variable_genes(
     counts: sp.csr_matrix,
     n_top_genes: int,

@@ -14,7 +14,7 @@ from ..dataset import Batch
 from ..hardware.device import choose_device, choose_precision, precision_rule
 from ..hardware.gpus import Card, find_card
 from ..hardware.system import memory as ram
-from ..runtime.threads import use_all_cores
+from ..hardware.threads import use_all_cores
 from .memory import formula, memory, trace
 from .speed import Speed, calibrate, card_epoch_seconds, epoch_seconds
 from .workload import Workload

@@ -7,6 +7,7 @@ __all__ = public_names(
     {
         "system": "machine usable_cores driver_cards",
         "device": "choose_device choose_precision",
+        "threads": "use_all_cores",
         "gpus": "cards find_card machines",
     },
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ..hardware.threads import torch_threads_kept
 from ..scores.clusters import neighbour_graph
 
 RESOLUTION = 1.0  # Leiden's usual one: here nothing is chosen by the labels
@@ -18,6 +19,7 @@ LEAST_CELLS = 3  # a smaller cluster has no markers to speak of
 MARKERS = 5
 
 
+@torch_threads_kept()
 def cluster_markers(adata: ad.AnnData, vectors: np.ndarray, labels: pd.Series) -> list[dict[str, Any]]:
     """Clusters of the vectors with their markers, the largest first: Leiden, then scanpy's `rank_genes_groups`.
 

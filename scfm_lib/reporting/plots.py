@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from ..hardware.threads import torch_threads_kept
 from ..scores.clusters import neighbour_graph
 from ..scores.probes import NEIGHBOURS
 from .colours import BLUE, COLOURS, MARKERS, RED, method_style
@@ -122,6 +123,7 @@ def loss_figure(history: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+@torch_threads_kept()
 def draw_umap(axes: Axes, vectors: np.ndarray, labels: pd.Series, title: str, unseen: np.ndarray | None = None) -> None:
     """The map of `umap_figure`, into axes; cells in `unseen` (cells,) bool are ringed, as held out."""
     import scanpy as sc

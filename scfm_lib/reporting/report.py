@@ -38,6 +38,9 @@ CITE = {  # by what a method's name begins with; "": always
     "clusters and markers: scanpy (Wolf et al., Genome Biology 2018).",
     "scvi": "scVI: Lopez et al., Nature Methods 2018; Gayoso et al., Nature Biotechnology 2022.",
 }
+BEFORE = {  # what a model is compared with beside the baselines
+    "trained": ("start", "its own start"), "adapted": ("trained", "the one trained from scratch"),
+}  # fmt: skip
 NOT_DECIDING = {"silhouette", "ilisi"}  # round islands and mixed batches say nothing of what lies in them
 
 
@@ -77,10 +80,13 @@ def _beside(method: str, table: Table, rivals: Table) -> str:
     said = f"{subject} is above the strongest baseline in {len(above)} of {len(above) + len(below)} scores"
     lists = ((": ", above), ("; not in ", below))
     said += "".join(word + ", ".join(parts) for word, parts in lists if parts) + "."
-    if method == "trained" and table.get("start"):
-        scores = [score for score in ours if score not in NOT_DECIDING]
-        better = sum(ours[score] > table["start"][score] for score in scores)
-        said += f" It is above its own start in {better} of {len(scores)}."
+    earlier, words = BEFORE.get(method, ("", ""))
+    if table.get(earlier):
+        scores = [
+            score for score in ours if score not in NOT_DECIDING and None not in (ours[score], table[earlier][score])
+        ]
+        better = sum(ours[score] > table[earlier][score] for score in scores)
+        said += f" It is above {words} in {better} of {len(scores)}."
     return said
 
 

@@ -6,6 +6,5 @@ __all__ = public_names(
     __name__,
     {
         "logger": "read_metrics",
-        "threads": "use_all_cores",
     },
 )

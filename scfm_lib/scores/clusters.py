@@ -9,12 +9,14 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from ..hardware.threads import torch_threads_kept
 from .probes import NEIGHBOURS
 from .ranges import Statistic
 
 RESOLUTIONS = tuple(round(0.1 * step, 1) for step in range(1, 21))
 
 
+@torch_threads_kept()
 def neighbour_graph(vectors: np.ndarray) -> ad.AnnData:
     """An `AnnData` whose neighbours are those of the vectors (cells, dimensions), ready for Leiden and UMAP."""
     import scanpy as sc

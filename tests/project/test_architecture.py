@@ -14,7 +14,8 @@ FILES = sorted(LIBRARY.rglob("*.py"))
 LAYERS = (
     ("errors", "files", "units", "versions", "public_names"),
     ("config",),
-    ("data/", "hardware/", "scores/"),
+    ("hardware/",),
+    ("data/", "scores/"),
     ("runtime/",),
     ("dataset", "model", "start", "optimizer", "checkpoint", "train", "embed", "baselines", "evaluate"),
     ("estimator/", "analysis/", "reporting/"),

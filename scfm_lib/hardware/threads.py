@@ -1,18 +1,35 @@
 """How many cores torch uses, and what becomes of the memory it frees."""
 
+import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 
 import torch
 
-from ..hardware.system import usable_cores
+from .system import usable_cores
 
 
 def use_all_cores() -> None:
     """Sets torch's threads to the usable cores, unless `OMP_NUM_THREADS` says otherwise."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+
+
+@contextlib.contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """For code of scanpy's that runs numba in parallel: torch has as many threads afterwards as before.
+
+    When numba starts its threads it sets OpenMP's number for the whole process, torch's with it, to all the cores it
+    sees, against `OMP_NUM_THREADS` and the limits of a container. A training beside another process then cost two and
+    a half times the CPU time (CONTRIBUTING.md).
+    """
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def return_freed_memory(at_once: bool) -> None:
