@@ -147,7 +147,7 @@ def needs(preset: str, full: bool = False) -> int:
 
 
 def states(preset: str) -> int:
-    """Bytes of parameters, gradients and what the optimizers keep."""
+    """Bytes of parameters, gradients and what the optimizer keeps."""
     return sum(estimate(preset)["memory_bytes"][part] for part in ("parameters", "gradients", "optimizer"))
 
 

@@ -25,7 +25,7 @@ import scfm_lib as scfm
 from scfm_lib.config import ModelConfig
 from scfm_lib.data.store import Store
 from scfm_lib.dataset import HalfCells, log_normalise
-from scfm_lib.estimator.workload import muon_flops, training_flops
+from scfm_lib.estimator.workload import training_flops
 from scfm_lib.hardware.threads import use_all_cores
 from scfm_lib.start import new_model, pca_start
 from scfm_lib.train import new_state, training_step
@@ -82,7 +82,6 @@ def ours(store: Store, config: scfm.Config):
             batch = batches[step]
             training_step(state, [batch], config.training.learning_rate)
             flops += training_flops(config.model, torch.from_numpy(batch.tokens), len(store.symbols))
-            flops += muon_flops(config.model)
             halves += len(batch.cells)
             step += 1
         seconds = time.perf_counter() - started

@@ -17,7 +17,7 @@ from .model import CellTransformer
 from .runtime.model_dir import is_model_dir, read_model_dir
 from .versions import versions
 
-FORMAT = "scfm-checkpoint-2"
+FORMAT = "scfm-checkpoint-3"
 
 
 @dataclass
@@ -25,7 +25,7 @@ class TrainState:
     """All that changes while a model trains, and how it is trained."""
 
     model: CellTransformer
-    optimizers: list[torch.optim.Optimizer]
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     settings: TrainingConfig
     device: torch.device
@@ -59,7 +59,7 @@ class TrainState:
         on_card = self.device.type == "cuda"
         return {
             "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "best": self.best,
             "waited": self.waited,
@@ -74,8 +74,7 @@ class TrainState:
             InputError: it is of a model with other dimensions.
         """
         put_weights(self.model, saved)
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.step, self.best, self.waited = saved["step"], saved["best"], saved["waited"]
         if random_state:
@@ -182,7 +181,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is a checkpoint of another model, or of an earlier edition of scfm; give one written by "
             "`scfm train` of this edition"
         )
-    missing = set("model optimizers scaler config cells_per_step symbols ensembl start store".split()) - state.keys()
+    missing = set("model optimizer scaler config cells_per_step symbols ensembl start store".split()) - state.keys()
     if missing:
         raise InputError(f"{path} is incomplete (no {', '.join(sorted(missing))}); use another checkpoint of the run")
     return state

@@ -20,10 +20,9 @@ from .checkpoint import Checkpoints, TrainState, config_like, find_checkpoint, l
 from .config import Config, TrainingConfig, load_config
 from .data.store import Store, open_store
 from .dataset import Batch, HalfCells
-from .hardware.device import choose_device, choose_precision, describe_device
+from .hardware.device import autocast, choose_device, choose_precision, describe_device
 from .hardware.threads import return_freed_memory, use_all_cores
 from .model import CellTransformer, prediction_loss
-from .optimizer import new_optimizers
 from .runtime.distributed import ALONE, Distributed, join_processes
 from .runtime.logger import Logger
 from .runtime.run_dir import RunDir, find_run, new_run, resumed_run
@@ -31,6 +30,7 @@ from .runtime.stopping import Stop
 from .start import new_model, pca_start, start_from, trained_model
 
 VALIDATION_CELLS = 5_000  # more would not make the loss clearer, only the epoch longer
+BAG_RATE = 0.1  # the bag's vectors start as the PCA's and should stay close to it
 
 
 @dataclass
@@ -61,21 +61,29 @@ def learning_rate(step: int, total_steps: int, settings: TrainingConfig) -> floa
     return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def new_optimizer(model: CellTransformer, settings: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+    """AdamW. Each group's `lr_scale` is its rate over `settings.learning_rate`.
+
+    Biases, norms and the [CELL] token are not decayed (nanoGPT's rule: fewer than two dimensions).
+    """
+    bag, decay = model.bag_embedding, settings.weight_decay
+    others = [weight for weight in model.parameters() if weight is not bag]
+    groups = [
+        {"params": [weight for weight in others if weight.dim() >= 2], "weight_decay": decay, "lr_scale": 1.0},
+        {"params": [weight for weight in others if weight.dim() < 2], "weight_decay": 0.0, "lr_scale": 1.0},
+        {"params": [bag], "weight_decay": decay, "lr_scale": BAG_RATE},
+    ]
+    fused = device.type in {"cpu", "cuda"}  # one kernel for all parameters instead of hundreds
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), fused=fused)
+
+
 def new_state(
     model: CellTransformer, settings: TrainingConfig, device: torch.device, precision: str = "fp32"
 ) -> TrainState:
     """A model that is on its device, with a fresh optimizer, before the first step."""
     model.gradient_checkpointing = settings.gradient_checkpointing
-    optimizers = new_optimizers(model, settings, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    return TrainState(model, optimizers, scaler, settings, device, precision)
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Mixed precision for the forward pass; does nothing in fp32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+    return TrainState(model, new_optimizer(model, settings, device), scaler, settings, device, precision)
 
 
 def training_step(
@@ -94,7 +102,7 @@ def training_step(
         molecules: to predict in this step in all processes; those of `micro_batches` when unset.
         distributed: the processes that work on this step; the loss is then this one's share.
     """
-    for group in (group for optimizer in state.optimizers for group in optimizer.param_groups):
+    for group in state.optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
     loss = torch.zeros((), device=state.device)
     molecules = sum(batch.molecules for batch in micro_batches) if molecules is None else molecules
@@ -108,13 +116,11 @@ def training_step(
             summed = part if distributed.world_size == 1 else part * distributed.world_size
             state.scaler.scale(summed).backward()
         loss += part.detach()
-    for optimizer in state.optimizers:
-        state.scaler.unscale_(optimizer)
+    state.scaler.unscale_(state.optimizer)
     grad_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.settings.max_grad_norm)
-    for optimizer in state.optimizers:
-        state.scaler.step(optimizer)
+    state.scaler.step(state.optimizer)
     state.scaler.update()
-    state.model.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     return loss, grad_norm
 
 
@@ -124,15 +130,13 @@ def validation_loss(
     """Nats per molecule on held-out cells, with the same coins every time."""
     cells = np.flatnonzero(store.held_out)[:VALIDATION_CELLS]
     dataset = HalfCells(store, cells, settings.batch_size, settings.seed)
-    total, molecules = 0.0, 0.0
-    training = model.training
+    training, total, molecules = model.training, 0.0, 0.0
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
         for step in range(len(dataset)):
-            batch = dataset[step]
-            part = batch.to(device)
-            logits = model(part.genes, part.values, part.most_tokens, part.batch)
-            total += float(prediction_loss(logits, part.target_genes, part.target_counts))
+            batch = dataset[step].to(device)
+            logits = model(batch.genes, batch.values, batch.most_tokens, batch.batch)
+            total += float(prediction_loss(logits, batch.target_genes, batch.target_counts))
             molecules += float(batch.molecules)
     model.train(training)
     return total / max(1.0, molecules)
@@ -286,5 +290,4 @@ def _train(
         finished = logger.end(state.step, checkpoints.newest, state.waits_no_more)
     if state.best:
         model.load_state_dict(state.best["model"])
-    newest = checkpoints.newest
-    return Run(begun.path, config, model, logger.history, newest, state.step, finished, stop.signal)
+    return Run(begun.path, config, model, logger.history, checkpoints.newest, state.step, finished, stop.signal)

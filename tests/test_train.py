@@ -14,7 +14,10 @@ from scfm_lib.data.read import held_out
 from scfm_lib.dataset import HalfCells
 from scfm_lib.model import prediction_loss
 from scfm_lib.runtime.logger import read_metrics
-from scfm_lib.train import learning_rate, validation_loss
+from scfm_lib.start import new_model
+from scfm_lib.train import BAG_RATE, learning_rate, new_optimizer, new_state, training_step, validation_loss
+
+CPU = torch.device("cpu")
 
 
 def weights(run: scfm.Run) -> dict[str, torch.Tensor]:
@@ -37,12 +40,11 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(cells, tiny, tmp_
     assert resumed.step == whole.step == 24
     assert not same(weights(part), weights(whole))
     assert same(weights(resumed), weights(whole))
-    for ours, theirs in zip(*(load_checkpoint(run.checkpoint)["optimizers"] for run in (resumed, whole)), strict=True):
-        assert ours["param_groups"] == theirs["param_groups"]
-        assert ours["state"].keys() == theirs["state"].keys() != set()
-        assert all(same(ours["state"][key], theirs["state"][key]) for key in ours["state"])
-    kept = [set(next(iter(o["state"].values()))) for o in load_checkpoint(part.checkpoint)["optimizers"]]
-    assert kept == [{"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"}]
+    ours, theirs = (load_checkpoint(run.checkpoint)["optimizer"] for run in (resumed, whole))
+    assert ours["param_groups"] == theirs["param_groups"]
+    assert ours["state"].keys() == theirs["state"].keys() != set()
+    assert all(same(ours["state"][key], theirs["state"][key]) for key in ours["state"])
+    assert set(ours["state"][0]) == {"step", "exp_avg", "exp_avg_sq"}
     losses = [[row["validation_loss"] for row in run.history if "validation_loss" in row] for run in (whole, resumed)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 3
@@ -64,6 +66,32 @@ def test_accumulated_micro_batches_are_one_big_batch(cells, tiny, tmp_path) -> N
     for key, value in weights(big).items():
         torch.testing.assert_close(weights(small)[key], value, rtol=2e-3, atol=2e-4)
     assert small.history[-1] == pytest.approx(big.history[-1], rel=1e-4)
+
+
+def test_every_weight_is_in_one_group(tiny) -> None:
+    model = new_model(tiny.model, 0, genes=100)
+    names = {weight: name for name, weight in model.named_parameters()}
+    groups = new_optimizer(model, tiny.training, CPU).param_groups
+    tables, vectors, bag = ({names[weight] for weight in group["params"]} for group in groups)
+    assert len(tables) + len(vectors) + len(bag) == len(names)
+    assert tables | vectors | bag == set(names.values())
+    assert [group["lr_scale"] for group in groups] == [1, 1, BAG_RATE]
+    assert [group["weight_decay"] for group in groups] == [tiny.training.weight_decay, 0, tiny.training.weight_decay]
+    assert bag == {"bag_embedding"}
+    assert {"gene_embedding", "output_embedding", "bag_to_cell.weight", "blocks.0.qkv.weight"} < tables
+    assert {"cell_token", "output_bias", "norm.weight", "blocks.0.qkv.bias"} < vectors
+
+
+def test_a_step_takes_each_weight_at_its_own_rate(cells, tiny, tmp_path) -> None:
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    tiny.training.weight_decay = 0.0
+    state = new_state(new_model(tiny.model, 0, genes=len(store.symbols)), tiny.training, CPU)
+    before = {name: weight.detach().clone() for name, weight in state.model.named_parameters()}
+    training_step(state, [HalfCells(store, np.arange(len(store)), 32, 0)[0]], 0.001)
+    longest = {name: (after - before[name]).abs().max().item() for name, after in state.model.named_parameters()}
+    assert longest["bag_embedding"] == pytest.approx(BAG_RATE * 0.001, rel=0.05)  # AdamW's first step is its rate
+    for name in ("gene_embedding", "blocks.0.qkv.weight", "output_bias"):
+        assert longest[name] == pytest.approx(0.001, rel=0.05)
 
 
 def test_it_learns(trained) -> None:
@@ -247,7 +275,7 @@ def test_patience_keeps_the_best_epoch_and_resumes_as_ended(tiny, cells, tmp_pat
     kept = scfm.load_model(run.dir)
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), run.model.parameters(), strict=True))
     store = scfm.open_store(run.dir / "store")
-    here = validation_loss(kept, store, tiny.training, torch.device("cpu"), "fp32")
+    here = validation_loss(kept, store, tiny.training, CPU, "fp32")
     assert here == pytest.approx(min(losses), rel=1e-6)
     shared = scfm.load_model(scfm.save_pretrained(run, tmp_path / "shared"))
     assert all(torch.equal(a, b) for a, b in zip(shared.parameters(), run.model.parameters(), strict=True))

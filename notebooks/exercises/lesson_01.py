@@ -4,9 +4,9 @@ from typing import Any
 
 from .judges import Exercise, Judge, Question, number
 
-PARAMETERS, MUON = 8_695_520, 3_145_728  # DEFAULT's with 20,000 genes, and those that Muon moves
+PARAMETERS = 8_695_520  # DEFAULT's with 20,000 genes
 COPY = 4 * PARAMETERS / 1e6  # MB: one number of 4 bytes for each of them
-KEPT = 4 * COPY - 4 * MUON / 1e6  # MB: Muon keeps one average, AdamW two
+KEPT = 4 * COPY  # MB: the parameter, its gradient, and AdamW's two averages
 ACTIVATIONS = 610_317_824 / 32  # bytes for one cell of a batch, as the lesson prints them for 32
 
 
@@ -41,21 +41,17 @@ EXERCISES = {
             KEPT,
             {
                 COPY: "that is one copy, 4 bytes each; training keeps a gradient and averages of it too.",
-                2 * COPY: "those are parameters and gradients; the optimizers keep averages too.",
-                3 * COPY: "that is one average for all; AdamW keeps two for each parameter that it moves.",
-                4 * COPY: "that is two averages for all; Muon keeps one for each parameter that it moves.",
-                4 * COPY - 8 * MUON / 1e6: "that is no average for what Muon moves; it keeps one.",
+                2 * COPY: "those are parameters and gradients; the optimizer keeps averages too.",
+                3 * COPY: "that is one average; AdamW keeps two for each parameter.",
                 1e6 * KEPT: "that is in bytes; a megabyte is 1,000,000 of them.",
                 1e6 * KEPT / 2**20: "that is in MiB (1,048,576 bytes); here a megabyte is 1,000,000 bytes.",
             },
-            otherwise="4 bytes for a number; how many numbers does training keep for a parameter of Muon's, how many for one of AdamW's?",
+            otherwise="4 bytes for a number; how many numbers does training keep for each parameter?",
         ),
-        right="127 MB, 12 or 16 bytes for each parameter. Not what fills a card.",
-        hint="Four numbers of 4 bytes for each parameter that AdamW moves, three for each that Muon moves.",
+        right="139 MB, 16 bytes for each parameter. Not what fills a card.",
+        hint="Four numbers of 4 bytes: the parameter, its gradient, and two averages.",
         solution="""
-            by_muon = 3_145_728
-            by_adamw = 8_695_520 - by_muon
-            answer = (by_muon * 3 + by_adamw * 4) * 4 / 1e6
+            answer = 8_695_520 * 4 * 4 / 1e6
         """,
     ),
     "1.2": Exercise(

@@ -1,4 +1,4 @@
-"""Notebook 04, training: even directions, steps and epochs, clipping, gradient accumulation."""
+"""Notebook 04, training: a step of Adam, steps and epochs, clipping, gradient accumulation."""
 
 import math
 from collections.abc import Callable
@@ -20,49 +20,98 @@ SMALL = [torch.tensor([0.3]), torch.tensor([[0.4]])]  # norm 0.5
 MAX_NORM = 0.05  # of exercise 4.4: so low that clipping always acts
 
 
-def _svd(weight: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A function that puts `weight` of the singular values in their place."""
-
-    def changed(matrix: Tensor) -> Tensor:
-        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-        return u @ torch.diag(weight(s)) @ vh
-
-    return changed
+def _running(numbers: list[float], beta: float, corrected: bool = True) -> float:
+    """A running average that begins at 0, as it stands after the last of the numbers."""
+    average = 0.0
+    for latest in numbers:
+        average = beta * average + (1 - beta) * latest
+    return average / (1 - beta ** len(numbers)) if corrected else average
 
 
-EVEN = {  # wrong answers to exercise 4.1
-    _svd(lambda s: s): "that is the matrix as it was: leave its singular values out.",
-    _svd(lambda s: s / s.max()): "only the largest singular value is 1; the others have kept their distance to it.",
-    _svd(lambda s: s / s.norm()): "that only scales the matrix to a norm of 1; its directions are as uneven as before.",
-    _svd(lambda s: 1 / s): "the weak directions are now the strong ones; all of them should count the same.",
-    _svd(lambda s: s.sqrt()): "the root makes them less uneven, not even.",
+def _adam(
+    betas: tuple[float, float] = (0.9, 0.99),
+    corrected: tuple[bool, bool] = (True, True),
+    power: float = 0.5,
+    outside: float = 1e-8,
+    inside: float = 0.0,
+) -> Callable[[list[float], float], float]:
+    """A last step as exercise 4.1 wants it, or one with a mistake."""
+
+    def step(gradients: list[float], rate: float) -> float:
+        m = _running(gradients, betas[0], corrected[0])
+        v = _running([g**2 for g in gradients], betas[1], corrected[1])
+        return -rate * m / ((v + inside) ** power + outside)
+
+    return step
+
+
+def _corrected_within(gradients: list[float], rate: float) -> float:
+    m = v = 0.0
+    for t, g in enumerate(gradients, start=1):
+        m = (0.9 * m + 0.1 * g) / (1 - 0.9**t)
+        v = (0.99 * v + 0.01 * g**2) / (1 - 0.99**t)
+    return -rate * m / (v**0.5 + 1e-8)
+
+
+def _all_steps(gradients: list[float], rate: float) -> float:
+    return sum(_adam()(gradients[:t], rate) for t in range(1, len(gradients) + 1))
+
+
+COURSE, TINY, RATE = [3.0, -1.0, -0.5], [1e-8, 1e-8], 0.5  # of exercise 4.1
+ADAM = {  # wrong answers to exercise 4.1
+    (lambda gradients, rate: -_adam()(gradients, rate)): "it goes the wrong way: a step goes against the gradient.",
+    (
+        lambda gradients, rate: _adam()(gradients, 1.0)
+    ): "that is the average over the root; the learning rate is missing.",
+    _adam(
+        corrected=(False, False)
+    ): "the averages began at 0 and are still too small: divide them by 1 - 0.9**t and 1 - 0.99**t.",
+    _adam(
+        corrected=(True, False)
+    ): "only the average of the gradients is corrected; that of the squares is too small as well.",
+    _adam(
+        corrected=(False, True)
+    ): "only the average of the squares is corrected; that of the gradients is too small as well.",
+    _adam(power=1.0): "the average is divided by the average of the squares; the root of that is missing.",
+    _adam(
+        betas=(0.99, 0.9)
+    ): "0.9 and 0.99 are exchanged: the gradients' average forgets faster than that of the squares.",
+    _corrected_within: "corrected averages went into the next ones: keep them as they are, and correct only for the step.",
+    (lambda gradients, rate: -rate * gradients[-1]): "that is gradient descent: the last gradient times the rate.",
+    (
+        lambda gradients, rate: _adam()(gradients[-1:], rate)
+    ): "that knows the last gradient alone: the averages go over all of them, from the oldest on.",
+    (
+        lambda gradients, rate: -rate * np.mean(gradients) / np.mean(np.square(gradients)) ** 0.5
+    ): "these are plain means; in a running average older gradients count less and less.",
+    (
+        lambda gradients, rate: -rate * float(np.sign(_running(gradients, 0.9)))
+    ): "the square of the average was taken; it is the average of the squares that is wanted.",
+    _all_steps: "that is all steps together; only the last one was asked for.",
+}
+EPSILON = {  # wrong with gradients of 1e-8 alone
+    _adam(outside=0.0): "right, but a weight whose gradients are all 0 would divide by 0: add 1e-8 to the root.",
+    _adam(outside=0.0, inside=1e-8): "nearly: 1e-8 is added to the root, not under it, where it weighs more.",
 }
 
 
-def _even(answer: Callable[..., Tensor]) -> str | None:
-    for shape in ((4, 4), (6, 3), (3, 6)):
-        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-        got = torch.as_tensor(answer(matrix.clone())).float()
-        if got.shape != matrix.shape:
-            return f"a matrix {shape} should stay one; got {tuple(got.shape)}. Is it full_matrices=False?"
-        values = torch.linalg.svdvals(got)
-        problem = slip(
-            got,
-            u @ vh,
-            [
-                *outputs(EVEN, matrix),
-                (
-                    lambda got: same(torch.linalg.svdvals(got), torch.ones(min(got.shape)), atol=1e-3),
-                    "all singular values are 1, but the directions are not the matrix's own: u on the left, vh on the right.",
-                ),
-            ],
-            f"its singular values should all be 1; they go from {float(values.min()):.2f} to {float(values.max()):.2f}.",
-            atol=1e-4,
-        )
-        if problem:
-            return problem
-    return None
+def _adam_step(answer: Callable[..., float]) -> str | None:
+    def given(gradients: list[float]) -> float:
+        return float(answer(list(gradients), RATE))
+
+    return slip(
+        given(COURSE),
+        _adam()(COURSE, RATE),
+        outputs(ADAM, COURSE, RATE),
+        lambda got: f"after gradients of 3, -1 and -0.5 the step at a rate of 0.5 is not {got:.4f}.",
+        atol=1e-4,
+    ) or slip(
+        given(TINY),
+        _adam()(TINY, RATE),
+        outputs(EPSILON, TINY, RATE),
+        "right, but for tiny gradients: what is added to the root is 1e-8.",
+        atol=1e-4,
+    )
 
 
 CLIPPED = {  # wrong answers to exercise 4.3
@@ -193,30 +242,32 @@ def _accumulate(answer: Callable[..., Any]) -> str | None:
 
 EXERCISES = {
     "4.1": Exercise(
-        task="Write even(matrix): the same directions, all singular values exactly 1.",
+        task="Write adam_step(gradients, rate): what the last step adds to a weight that has had these gradients.",
         judge=function(
-            "even",
-            _even,
+            "adam_step",
+            _adam_step,
             {
-                **EVEN,
-                (lambda m: torch.linalg.svd(m, full_matrices=False)[0]): "the directions are not the matrix's own",
-                (lambda m: torch.eye(*m.shape)): "the directions are not the matrix's own",
-                (lambda m: m.sign()): "its singular values should all be 1; they go from",
+                **ADAM,
+                **EPSILON,
+                (lambda gradients, rate: 2 * rate): "the step at a rate of 0.5 is not 1.0000",
+                _adam(outside=1e-6): "but for tiny gradients",
             },
-            returns="the matrix",
+            returns="the step, a number",
         ),
-        right="Of all matrices with singular values of 1 this is the nearest one. Muon gets close to it by products alone.",
-        hint="Which matrix stands where diag(s) was, if every singular value is 1? It may be left out.",
+        right="A large gradient and then small ones of the other sign: the average is small beside the usual size, so is the step.",
+        hint="m = v = 0.0; for each gradient, m = 0.9 * m + 0.1 * g, and v likewise with g**2; correct both once, at the end.",
         solution="""
-            import torch
+            def adam_step(gradients, rate):
+                m = v = 0.0
+                for g in gradients:
+                    m = 0.9 * m + 0.1 * g
+                    v = 0.99 * v + 0.01 * g**2
+                m = m / (1 - 0.9 ** len(gradients))
+                v = v / (1 - 0.99 ** len(gradients))
+                return -rate * m / (v**0.5 + 1e-8)
 
 
-            def even(matrix):
-                u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-                return u @ vh
-
-
-            answer = even
+            answer = adam_step
         """,
     ),
     "4.2": Exercise(
@@ -326,18 +377,18 @@ QUESTIONS = {
     "4.c": Question(
         "A checkpoint holds the weights alone. You resume from it. What happens?",
         {
-            "the same losses as without the stop": "the next step depends on more than the weights: think of the optimizers' averages and of the step's number.",
+            "the same losses as without the stop": "the next step depends on more than the weights: think of the optimizer's averages and of the step's number.",
             "the model starts again from its random start": "the weights are what was learned, and they are there.",
-            "it goes on, but otherwise: the optimizers forgot their averages, schedule and batches their place": "so the library keeps optimizers, step and random state too; order and coins come from the seed.",
+            "it goes on, but otherwise: the optimizer forgot its averages, schedule and batches their place": "so the library keeps optimizer, step and random state too; order and coins come from the seed.",
         },
         answer="c",
     ),
     "4.d": Question(
-        "Why are the gene vectors left to AdamW, and the matrices of the blocks given to Muon?",
+        "Somebody multiplies the loss by 1,000, without clipping. What becomes of AdamW's steps?",
         {
-            "Muon would need too much memory for them": "it needs less: one average for each weight, where AdamW keeps two.",
-            "a block's matrix works as a whole, on all directions of what comes in; a table of gene vectors is a row for each gene, looked up or added one by one": "so evening out its directions means something for the one, and would mix genes that have nothing to do with each other in the other.",
-            "gene vectors are not trained": "they are, by AdamW; those of the bag at a tenth of the rate.",
+            "they go a thousand times as far": "so they would with gradient descent, where a step is the gradient times the rate.",
+            "they stay as they are": "the average gradient and the root of the average square both grow a thousandfold, and one is divided by the other (only the 1e-8 beside it does not grow); how far a step goes, the learning rate says.",
+            "they become a thousand times smaller": "the root of the average square grows a thousandfold, but so does the average gradient above it.",
         },
         answer="b",
     ),

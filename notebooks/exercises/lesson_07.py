@@ -59,7 +59,7 @@ EXERCISES = {
         hint="16 more cells took 0.6 GB more. So what would a batch of no cells take?",
         solution="""
             per_cell = (1.7 - 1.1) / 16  # GB
-            always = 1.1 - 16 * per_cell  # GB: parameters, gradients, the optimizers' averages
+            always = 1.1 - 16 * per_cell  # GB: parameters, gradients, the optimizer's averages
             answer = int((7.2 - always) / per_cell)
         """,
     ),

@@ -81,17 +81,15 @@ print(check_text(found).replace(os.getcwd(), "this folder"))
 # ## 3. What takes memory: parameters
 #
 # A model is a list of numbers, its **parameters**. In training each of them is kept with its gradient (which way to move
-# it) and with running averages of that gradient, all in 4 bytes (fp32). How many averages, depends on the optimizer:
-# Muon, which moves the matrices inside the model, keeps one, and AdamW, which moves all the rest, keeps two (notebook
-# 04). By hand, for MINIMAL with 20,000 genes:
+# it) and with two running averages of that gradient, which the optimizer AdamW needs (notebook 04), all in 4 bytes
+# (fp32). By hand, for MINIMAL with 20,000 genes:
 
 # %%
-parameters, moved_by_muon = 3_078_048, 393_216  # notebook 03 counts them, part by part
-by_hand = {"parameters": 4 * parameters, "gradients": 4 * parameters}
-by_hand["optimizer"] = 4 * (2 * parameters - moved_by_muon)
+parameters = 3_078_048  # notebook 03 counts them, part by part
+by_hand = {"parameters": 4 * parameters, "gradients": 4 * parameters, "optimizer": 2 * 4 * parameters}
 print(by_hand, "bytes")
 print(
-    f"together {sum(by_hand.values()) / 1e6:.1f} MB: {sum(by_hand.values()) / parameters:.1f} bytes for each parameter"
+    f"together {sum(by_hand.values()) / 1e6:.1f} MB: {sum(by_hand.values()) / parameters:.0f} bytes for each parameter"
 )
 
 # %% [markdown]
@@ -105,8 +103,8 @@ assert all(estimate["memory_bytes"][name] == size for name, size in by_hand.item
 print("the library agrees:", estimate["parameters"], "parameters")
 
 # %% [markdown]
-# **Exercise 1.1** (easy, 3 minutes). DEFAULT with 20,000 genes has 8,695,520 parameters, of which Muon moves 3,145,728. How
-# many megabytes (1 MB = 1,000,000 bytes) do parameters, gradients and optimizer take together in training?
+# **Exercise 1.1** (easy, 3 minutes). DEFAULT with 20,000 genes has 8,695,520 parameters. How many megabytes
+# (1 MB = 1,000,000 bytes) do parameters, gradients and optimizer take together in training?
 
 # %%
 import exercises
@@ -117,7 +115,7 @@ exercises.check("1.1", answer)
 # %% [markdown]
 # ## 4. What really takes memory: activations
 #
-# 48 MB would fit anywhere. But to find the gradients, the forward pass has to be kept: what every block computed for
+# 49 MB would fit anywhere. But to find the gradients, the forward pass has to be kept: what every block computed for
 # every token of every cell in the batch. These **activations** grow with the cells in a batch and with the genes that
 # a cell expresses.
 

@@ -11,7 +11,7 @@
 # %% [markdown]
 # # 04 · Training
 #
-# **You will be able to** write a training loop and explain each of its lines, say what its two optimizers do, test that it is correct before you wait
+# **You will be able to** write a training loop and explain each of its lines, say what its optimizer does, test that it is correct before you wait
 # for it, read a loss curve, choose a learning rate and a batch size by looking, and stop a run and go on with it.
 #
 # | | |
@@ -153,127 +153,154 @@ norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm
 print(f"gradient norm {norm.item():.1f}, clipped to at most {settings.max_grad_norm}")
 
 # %% [markdown]
-# An **optimizer** turns gradients into steps. **AdamW** looks at each weight alone: it keeps a running average of the
-# weight's gradient and one of its square, and steps by the first over the root of the second. So each weight moves by
-# about the learning rate, be its gradient large or small. Its first step, for two weights:
+# An **optimizer** turns gradients into steps. The plainest is *gradient descent*: each weight moves against its gradient,
+# times a learning rate that is the same for all. But how large are gradients? Nine of the model's tensors, and the
+# *median* of each: half of its gradients are smaller. (A gene that no cell of the batch has gets none.)
 
 # %%
-weight = torch.tensor([1.0, 1.0], requires_grad=True)
-one_rate = torch.optim.AdamW([weight], lr=0.01, weight_decay=0.0)
-weight.grad = torch.tensor([100.0, 0.001])
-one_rate.step()
-print("gradients 100 and 0.001; moved by", [round(moved, 4) for moved in (1 - weight).tolist()])
+kinds = {
+    "gene_embedding": "gene vectors of tokens",
+    "output_embedding": "gene vectors of the decoder",
+    "gene_to_token.weight": "from gene vector to token",
+    "output_bias": "bias of the decoder",
+    "blocks.0.qkv.weight": "block: queries, keys, values",
+    "blocks.0.ff_in.weight": "block: widening a token",
+    "blocks.0.attention_out.weight": "block: out of attention",
+    "bag_embedding": "gene vectors of the bag",
+    "cell_token": "[CELL] token",
+}
+weights = dict(model.named_parameters())
+gradients = {part: weights[part].grad.abs() for part in kinds}  # their sizes
+medians = {part: sizes[sizes > 0].median().item() for part, sizes in gradients.items()}
+for part, what in kinds.items():
+    print(f"{what:29} {tuple(gradients[part].shape)!s:10} median {medians[part]:.0e}")
 
 # %% [markdown]
-# The W is for *weight decay*: each step also shrinks the weights by a little.
-#
-# ### Muon: a matrix as a whole
-#
-# Most of a block's weights stand in matrices, and a matrix does its work as a whole: it stretches some directions of
-# what comes in and shrinks others. How much, its **singular values** tell, one for each direction. Those of a gradient
-# are very uneven: a few directions dominate, and a step along the gradient hardly moves the rest. **Muon** brings them
-# close to 1 before it steps, so that rare directions move as far as common ones. That is to *orthogonalise* it.
-#
-# No singular values need to be worked out for it. Five rounds of $X \leftarrow aX + b\,XX^\top X + c\,(XX^\top)^2 X$ change
-# nothing but these values: each $s$ becomes $as + bs^3 + cs^5$, which with the right numbers is drawn towards 1.
-
+# No single rate suits them all. One at which the [CELL] token moves by 0.002 hardly moves the vectors of genes:
 
 # %%
-def plain_orthogonal(matrix, a=3.4445, b=-4.7750, c=2.0315):
-    """A matrix with the same directions, all of about the same weight."""
-    x = matrix / matrix.norm()  # no singular value is above 1 now
-    for _ in range(5):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x
-
-
-small = torch.tensor([[3.0, 1.0, 0.0], [1.0, 0.5, 0.2]])
-for label, matrix in (("before", small), ("after", plain_orthogonal(small))):
-    print(f"{label:7}", [[round(x, 2) for x in row] for row in matrix.tolist()], end="  singular values ")
-    print([round(s, 2) for s in torch.linalg.svdvals(matrix).tolist()])
+one_rate = 0.002 / medians["cell_token"]
+for part in ("cell_token", "gene_embedding"):
+    print(f"gradient descent moves {kinds[part]:23} by {one_rate * medians[part]:.6f}")
 
 # %% [markdown]
-# One direction had 14 times the weight of the other, now it has 1.6 times. Near 1 is near enough, since only the direction
-# counts. Now a real gradient, of the matrix that widens tokens in the first block:
+# And a rate nearly a thousand times higher, right for these, would throw [CELL] far away.
+#
+# ### AdamW: every weight in its own measure
+#
+# **AdamW** looks at each weight alone. It keeps a running average of the weight's gradient and one of its square, and
+# steps by the first over the root of the second: the gradient, measured by its own usual size. So each weight moves by
+# about the learning rate, be its gradient large or small. The first step of two weights:
 
 # %%
-from scfm_lib.optimizer import orthogonalise
+pair = torch.tensor([1.0, 1.0], requires_grad=True)
+adamw = torch.optim.AdamW([pair], lr=0.01, weight_decay=0.0)
+pair.grad = torch.tensor([100.0, 0.001])
+adamw.step()
+print("gradients 100 and 0.001; moved by", [round(moved, 4) for moved in (1 - pair).tolist()])
 
-gradient = model.blocks[0].ff_in.weight.grad  # (512, 128)
-even = orthogonalise(gradient)  # the library's, which turns tall matrices first: X X' is then the smaller product
-assert torch.allclose(even, plain_orthogonal(gradient.T).T, atol=1e-4)
-for label, matrix in (("before", gradient), ("after", even)):
-    s = torch.linalg.svdvals(matrix)  # (128,), the largest first
+# %% [markdown]
+# What counts instead is whether a weight's gradients *agree*. If they come with both signs, their average is small
+# beside their size, and the weight hardly moves:
+
+# %%
+for label, course in (("1, 1, 1, 1, ...", [1.0] * 100), ("1, -1, 1, -1, ...", [1.0, -1.0] * 50)):
+    single = torch.zeros(1, requires_grad=True)
+    adamw = torch.optim.AdamW([single], lr=0.01, betas=(0.9, 0.99), weight_decay=0.0)
+    for value in course:
+        before = single.item()
+        single.grad = torch.tensor([value])
+        adamw.step()
+    print(f"gradients {label:17} the 100th step is {abs(single.item() - before):.4f} long")
+
+# %% [markdown]
+# ### Its step by hand
+#
+# With gradient $g$, learning rate $r$ and weight decay $d$, step $t$ of a weight $w$ is
+#
+# $$m \leftarrow 0.9\,m + 0.1\,g \qquad v \leftarrow 0.99\,v + 0.01\,g^2 \qquad
+# w \leftarrow w\,(1 - r d) - r\,\frac{m / (1 - 0.9^t)}{\sqrt{v / (1 - 0.99^t)} + 10^{-8}}$$
+#
+# Both averages begin at 0, so at first they are too small; dividing by $1 - 0.9^t$ and $1 - 0.99^t$ makes up for it
+# (*bias correction*). The $10^{-8}$ is there so that nothing is divided by 0. For the matrix that widens tokens in the
+# first block, at $t = 1$:
+
+# %%
+rate, decay = settings.learning_rate, settings.weight_decay
+matrix = weights["blocks.0.ff_in.weight"]  # (512, 128)
+gradient = matrix.grad
+m = 0.9 * 0 + 0.1 * gradient
+v = 0.99 * 0 + 0.01 * gradient**2
+step = rate * (m / (1 - 0.9**1)) / ((v / (1 - 0.99**1)).sqrt() + 1e-8)
+by_hand = (matrix * (1 - rate * decay) - step).detach()
+for what, numbers in {"gradient": gradient, "m": m, "v": v, "step": step}.items():
+    print(f"{what:8} {tuple(numbers.shape)}, three of its numbers", [f"{x:.0e}" for x in numbers[0, 24:27].tolist()])
+
+# %% [markdown]
+# The first step is the learning rate itself, plus or minus: $m$ over the root of $v$ is the gradient over its own size.
+#
+# The W is for *weight decay*, the factor $1 - rd$: each step also shrinks the weight by a little, here by 0.00002 of it, so
+# that only what the data keep asking for stays large. It is *decoupled*: it does not pass through the averages, whose
+# division would make it small where gradients are large. Not every weight has it. The library makes three groups:
+
+# %%
+from scfm_lib.train import new_optimizer
+
+optimizer = new_optimizer(model, settings, torch.device("cpu"))
+names = {weight: name for name, weight in model.named_parameters()}
+for group in optimizer.param_groups:
+    held = [names[weight] for weight in group["params"]]
+    some = ", ".join(held[:3]) + (" ..." if len(held) > 3 else "")
     print(
-        f"{label:7}{tuple(matrix.shape)}: the 8 strongest of 128 directions have {s[:8].sum() / s.sum():.0%}", end=", "
+        f"decay {group['weight_decay']:.2f}, lr_scale {group['lr_scale']}: {len(held):2} of {len(names)} tensors ({some})"
     )
-    print(f"the 33rd is {s[32] / s[0]:.3f} of the first")
+
+# %% [markdown]
+# First matrices and tables. Then biases, norms and the [CELL] token: few numbers, which say where things lie, and to pull
+# them towards 0 would only shift that. Last the bag's vectors. `lr_scale` is a group's learning rate over that of
+# the config, and theirs is a tenth: they start as a good PCA and should stay close to it. How much a step would change:
 
 # %%
-figure, axes = plt.subplots()
-for label, matrix, colour, style in (
-    ("the gradient", gradient, ORANGE, "--"),
-    ("what Muon makes of it", even, BLUE, "-"),
-):
-    s = torch.linalg.svdvals(matrix)
-    axes.semilogy(s / s[0], style, color=colour, label=label)
-axes.set(xlabel="direction, the strongest first", ylabel="singular value (largest: 1)", ylim=(1e-5, 2))
-axes.set_title("Muon lifts the weak directions")
-axes.legend(frameon=False, loc="lower left")
+typical = weights["bag_embedding"].detach().pow(2).mean().sqrt().item()
+print(f"a typical number of the bag's vectors is {typical:.4f}; a step at the full rate {rate}, at a tenth {rate / 10}")
+
+# %% [markdown]
+# Now the step itself, and its check:
+
+# %%
+before = {part: weights[part].detach().clone() for part in kinds}
+for group in optimizer.param_groups:
+    group["lr"] = rate * group["lr_scale"]
+optimizer.step()
+torch.testing.assert_close(matrix.detach(), by_hand, rtol=0, atol=1e-6)
+model.zero_grad(set_to_none=True)  # backward() adds to what is there: empty it after each step
+print("AdamW's step by hand and by the library: the same")
+
+# %%
+moved = {part: (weights[part].detach() - before[part]).abs() for part in kinds}
+figure, (left, right) = plt.subplots(1, 2, sharex=True, sharey=True, figsize=(9, 3.8), layout="constrained")
+for axes, sizes, colour in ((left, gradients, ORANGE), (right, moved, BLUE)):
+    for row, part in enumerate(kinds):
+        there = sizes[part][gradients[part] > 0]
+        low, median, high = there.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+        axes.plot([low, high], [row, row], color=colour, linewidth=5, alpha=0.4)
+        axes.plot(median, row, "o", color=colour)
+    axes.set(xscale="log", yticks=range(len(kinds)), yticklabels=kinds.values())
+    axes.grid(axis="x", alpha=0.3)
+left.set(title="Gradients differ by powers of ten ...", xlabel="size of a gradient")
+right.set(title="... AdamW's steps do not", xlabel="size of its first step")
 plt.show()
 
 # %% [markdown]
-# *Figure: the 128 singular values of a gradient in falling order, each over the largest, on a logarithmic axis. Dashed,
-# the gradient's own: they fall steeply over several powers of ten. What Muon makes of them stays level for some thirty
-# directions and then falls too, far above the dashed line.*
+# *Figure: nine tensors of the model, a row each; dots are medians, bars go from the 10th to the 90th percentile, the axes
+# are logarithmic and the same. Left, the gradients: from gene vectors to the [CELL] token their medians grow nearly a
+# thousandfold, and most tensors spread over a power of ten or more. Right, AdamW's first steps: all at the learning rate,
+# 0.002, but the bag's, which are meant to be at a tenth of it.*
 #
-# Five rounds lift a tiny singular value by $3.4445^5$, some 480 times, and no more. So what the gradient hardly has
-# stays small, noise included; directions of some weight become even.
-#
-# Muon is for matrices inside the network. Vectors of genes, biases and norms stay with AdamW. The library makes both:
-
-# %%
-from scfm_lib.optimizer import new_optimizers
-
-optimizers = new_optimizers(model, settings, torch.device("cpu"))
-names = {weight: name for name, weight in model.named_parameters()}
-for optimizer in optimizers:
-    for group in optimizer.param_groups:
-        some = ", ".join([names[weight] for weight in group["params"]][:3])
-        print(
-            f"{type(optimizer).__name__:6} lr_scale {group['lr_scale']:>4}: {len(group['params']):>2} tensors ({some} ...)"
-        )
-
-# %% [markdown]
-# `lr_scale` is a group's learning rate over that of the config. Muon's steps may be ten times as long, because no
-# direction of them is longer than the others. The bag's vectors go at a tenth: they start as a good PCA, and should stay
-# close to it. Now the step. First Muon's by hand for our matrix: it keeps one average, the *momentum*, and looks a little
-# ahead of it.
-
-# %%
-rate = settings.learning_rate
-momentum = 0.05 * gradient  # 0.95 of the old, here 0, and 0.05 of the new
-ahead = 0.05 * gradient + 0.95 * momentum
-step = 10 * rate * (512 / 128) ** 0.5 * orthogonalise(ahead)  # the root: a tall matrix may go further
-matrix = model.blocks[0].ff_in.weight
-by_hand = (matrix * (1 - 10 * rate * settings.weight_decay) - step).detach()
-print(f"longest step of a single number: {step.abs().max():.4f}")
-
-# %%
-for optimizer in optimizers:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_scale"]
-    optimizer.step()
-assert torch.allclose(matrix, by_hand, atol=1e-5)
-model.zero_grad(set_to_none=True)  # backward() adds to what is there: empty it after each step
-print("Muon's step by hand and by the library: the same")
-
-# %% [markdown]
-# **Exercise 4.1** (medium, 6 minutes). Written with singular values, what Muon aims at is one line. If
-# `u, s, vh = torch.linalg.svd(matrix, full_matrices=False)`, the matrix is `u @ torch.diag(s) @ vh`. Write
-# `even(matrix)`, which returns the matrix with the same directions and all singular values exactly 1. Then
-# `answer = even`.
+# **Exercise 4.1** (medium, 6 minutes). The second step is no longer the rate alone. Write `adam_step(gradients, rate)`: it
+# takes all gradients that a weight has had, a list of numbers with the oldest first, and returns what the *last* step adds
+# to the weight, without weight decay. The other numbers are those above. So `adam_step([100.0], 0.01)` is -0.01. Then
+# `answer = adam_step`.
 
 # %%
 answer = ...
@@ -282,8 +309,8 @@ exercises.check("4.1", answer)
 # %% [markdown]
 # ### The learning rate's course
 #
-# How far a step goes is the *learning rate*. At the beginning the optimizers have seen little, so the rate rises slowly
-# (*warm-up*); at the end small steps settle into the valley, so it falls along half a cosine. The plain version:
+# How far a step goes is the *learning rate*. At the beginning AdamW's averages rest on few gradients, so the rate
+# rises slowly (*warm-up*); at the end small steps settle into the valley, so it falls along half a cosine. The plain version:
 
 
 # %%
@@ -329,7 +356,7 @@ exercises.check("4.2", answer)
 # %% [markdown]
 # ## 2. The loop, written out
 #
-# Here is all of it. Nothing is hidden: `HalfCells`, the loss, the optimizers and `learning_rate` you have just seen. `watch` is a
+# Here is all of it. Nothing is hidden: `HalfCells`, the loss, the optimizer and `learning_rate` you have just seen. `watch` is a
 # function that we may pass in to look at the losses while it works.
 
 
@@ -340,13 +367,13 @@ def train_plainly(store, cells, shape, settings, steps, total, watch=None):
     start = pca_start(store, cells, shape.gene_embedding_dim, settings.seed)
     model = new_model(shape, settings.seed, start)
 
-    optimizers = new_optimizers(model, settings, torch.device("cpu"))  # Muon and AdamW
+    optimizer = new_optimizer(model, settings, torch.device("cpu"))
 
     losses = []
     model.train()
     for step in range(steps):
         rate = learning_rate(step, total, settings)
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
 
         batch = batches[step]
@@ -354,8 +381,7 @@ def train_plainly(store, cells, shape, settings, steps, total, watch=None):
         loss = prediction_loss(logits, batch.target_genes, batch.target_counts) / batch.molecules
         loss.backward()  # backward
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)  # clip
-        for optimizer in optimizers:
-            optimizer.step()  # move
+        optimizer.step()  # move
         model.zero_grad(set_to_none=True)  # empty
 
         losses.append(loss.item())
@@ -401,7 +427,7 @@ print(f"mean of the first 5 steps {first:.1f}, of the last 5 {last:.1f} nats per
 #
 # First its single step. `training_step` does what our loop does, and three things more: it can move a batch to a
 # graphics card, compute in half precision (then a *scaler* keeps small gradients from vanishing; here it is off), and
-# add up gradients over several *micro-batches*. All that changes while it trains, the weights, the optimizers'
+# add up gradients over several *micro-batches*. All that changes while it trains, the weights, the optimizer's
 # averages and the number of steps, is together in one `state`.
 
 # %%
@@ -410,7 +436,7 @@ from scfm_lib.train import new_state, training_step
 steps = 12
 state = new_state(new_model(shape, settings.seed, start), settings, torch.device("cpu"))
 state.model.train()
-print(type(state).__name__, "with", " and ".join(type(o).__name__ for o in state.optimizers), "at step", state.step)
+print(type(state).__name__, "with", type(state.optimizer).__name__, "at step", state.step)
 
 # %%
 step_losses = []
@@ -478,22 +504,21 @@ print(f"{len(one.cells)} half cells, {int(one.molecules):,} molecules, floor {fl
 
 # %%
 def fresh():
-    """A new model, and its optimizers at one rate that stays."""
+    """A new model, and its optimizer at one rate that stays."""
     model = new_model(shape, seed=0, start=start)
-    optimizers = new_optimizers(model, settings, torch.device("cpu"))
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+    optimizer = new_optimizer(model, settings, torch.device("cpu"))
+    for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate * group["lr_scale"]
-    return model, optimizers
+    return model, optimizer
 
 
 # %%
-model, optimizers = fresh()
+model, optimizer = fresh()
 heart = []
 for _ in range(150):
     loss = prediction_loss(model(one.genes, one.values), one.target_genes, one.target_counts) / one.molecules
     loss.backward()
-    for optimizer in optimizers:
-        optimizer.step()
+    optimizer.step()
     model.zero_grad()
     heart.append(loss.item())
 
@@ -520,14 +545,13 @@ plt.show()
 # finds nothing to do.
 
 # %%
-model, optimizers = fresh()
+model, optimizer = fresh()
 broken = []
 for _ in range(20):
     loss = prediction_loss(model(one.genes, one.values), one.target_genes, one.target_counts) / one.molecules
     loss.backward()
     model.zero_grad()  # the bug: too early
-    for optimizer in optimizers:
-        optimizer.step()
+    optimizer.step()
     broken.append(loss.item())
 print(f"with the bug: from {broken[0]:.2f} to {broken[-1]:.2f} nats; no error, and nothing learned")
 
@@ -648,7 +672,7 @@ from scfm_lib.checkpoint import load_checkpoint
 state = load_checkpoint(run.checkpoint)
 for key, why in {
     "model": "the weights",
-    "optimizers": "Muon's and AdamW's averages of earlier gradients",
+    "optimizer": "AdamW's averages of earlier gradients and their squares",
     "step": "place in the schedule and in the batches",
     "torch_rng": "random numbers, for dropout",
     "config": "the dimensions, to rebuild the model",
@@ -724,12 +748,13 @@ for label, losses in curves.items():
 # ## Key takeaways
 #
 # * A training step is five lines: forward, loss, backward, clip, step; then empty the gradients.
-# * AdamW scales the step of each weight by its own history; Muon evens out the directions of a matrix.
+# * AdamW measures each weight's gradient by its own usual size, so all move by about the learning rate, and shrinks
+# weights a little besides.
 # * The loss has a scale: $e^{\text{loss}}$ is the number of genes the model hesitates among, and there is a floor
 # above 0.
 # * Before a long run, overfit one batch. If that fails, there is a bug, and more data will not help.
 # * Watch two losses: on the cells it learns from, and on held-out cells. The second one counts.
-# * A checkpoint is weights, optimizers, step and random state; with all of them a resumed run is the same run.
+# * A checkpoint is weights, optimizer, step and random state; with all of them a resumed run is the same run.
 #
 # ## Quiz
 

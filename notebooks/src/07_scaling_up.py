@@ -92,9 +92,9 @@ for part in ("parameters", "gradients", "optimizer", "activations"):
     print(f"{part:12} {parts[part] / 1e6:6.1f} MB")
 
 # %% [markdown]
-# The first three grow with the model: 4 bytes for each parameter and 4 for its gradient; then 4 more where Muon keeps one
-# average, in the blocks' matrices, and 8 where AdamW keeps two. **Activations**, what each layer keeps for the way
-# back, grow with the batch and with the genes of its longest cell. In a small model they are nearly all of it.
+# The first three grow with the model: 4 bytes for each parameter, 4 for its gradient and 8 for AdamW's two averages.
+# **Activations**, what each layer keeps for the way back, grow with the batch and with the genes of its longest cell. In
+# a small model they are nearly all of it.
 #
 # In the batch size, memory is a straight line:
 

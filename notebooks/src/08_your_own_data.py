@@ -685,7 +685,7 @@ def model_sentence(run):
     return (
         f"The model had {parameters:,} parameters ({m.num_layers} layers of width {m.hidden_dim}, "
         f"{m.num_heads} heads) and took {run.step:,} steps of {t.batch_size * t.gradient_accumulation_steps} cells "
-        f"({t.num_epochs} epochs, Muon and AdamW, learning rate {t.learning_rate}, seed {t.seed}). No labels were used. "
+        f"({t.num_epochs} epochs, AdamW, learning rate {t.learning_rate}, seed {t.seed}). No labels were used. "
     )
 
 

@@ -16,7 +16,7 @@ from ..hardware.gpus import machines as rented_machines
 from ..versions import versions
 from .advice import cost_if, levers, max_batch_size
 from .target import Cost, Target, card_target, cost, named, precision_of, this_machine
-from .workload import Workload, cells_like, optimizer_bytes, parameters, workload
+from .workload import Workload, cells_like, parameters, workload
 
 
 def estimate(
@@ -184,14 +184,14 @@ def ram_bytes(target: Target, here: Cost, work: Workload) -> dict[str, int]:
 def disk_bytes(config: Config, cells: int, store: Store) -> dict[str, int]:
     """Bytes on disk: the store (6 a gene, 17 a cell), and checkpoints.
 
-    Of all genes, a checkpoint holds the PCA start beside weights and optimizers' states, and about 50 bytes of names;
-    with patience the best weights too.
+    A checkpoint holds the weights (with patience the best ones too), AdamW's two averages of each, the PCA start, and
+    about 50 bytes a gene of names.
     """
     per_cell = 6 * float(np.diff(store.indptr).mean()) + 17
     model, genes = config.model, len(store.symbols)
     start = genes * (4 * (model.gene_embedding_dim + 1) + 50)
-    weights = (1 if config.training.patience is None else 2) * 4 * sum(parameters(model, genes).values())
-    one = weights + optimizer_bytes(model, genes) + start
+    copies = 3 if config.training.patience is None else 4
+    one = copies * 4 * sum(parameters(model, genes).values()) + start
     parts = {"store": int(cells * per_cell), "checkpoints": (config.training.keep_checkpoints + 1) * one}
     return parts | {"total": sum(parts.values())}
 

@@ -19,7 +19,7 @@ from ..config import Config, ModelConfig, TrainingConfig
 from ..dataset import Batch
 from ..model import CellTransformer
 from ..train import new_state, training_step
-from .workload import Shape, optimizer_bytes, parameters
+from .workload import Shape, parameters
 
 try:
     from torch._subclasses.fake_tensor import FakeTensorMode  # a private path: the formula below stands in for it
@@ -37,12 +37,12 @@ HOLES_BY_LAYER = 1.07
 
 @dataclass(frozen=True)
 class Trace:
-    """What a training step does to memory: its passes forth and back, and then the optimizers."""
+    """What a training step does to memory: its passes forth and back, and then the optimizer."""
 
     peak: int  # bytes of all live tensors at the peak
     operations: int  # of the passes: those that read or write memory
     traffic: int  # bytes they read and write
-    update_operations: int  # of the optimizers, once in a step
+    update_operations: int  # of the optimizer, once in a step
     update_traffic: int
 
 
@@ -103,10 +103,9 @@ def _trace(model_json: str, training_json: str, shape: Shape, precision: str, bl
         state = new_state(CellTransformer(dimensions, shape.genes), settings, device, precision)
         for parameter in state.model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        for _ in range(2):  # the optimizers make their states in the first step; the peak is in later ones
+        for _ in range(2):  # the optimizer makes its states in the first step; the peak is in later ones
             storages.operations = storages.traffic = 0
-            for optimizer in state.optimizers:
-                optimizer.step()
+            state.optimizer.step()
         update = storages.operations, storages.traffic
         state.model.zero_grad(set_to_none=True)
         storages.operations = storages.traffic = 0
@@ -130,7 +129,7 @@ def formula(model: ModelConfig, settings: TrainingConfig, shape: Shape, precisio
     A token keeps 8 vectors of `hidden_dim` (two norms and their inputs, q, k, v, what attention gives) and 2 of
     `ff_dim` in each block but the last, which works on [CELL] alone, 3 from its embedding, and needs one of `ff_dim` on
     the way back. A checkpointed block keeps its input. A half cell has three rows of all genes, in the bag and in the
-    decoder. The gradient of the bag comes last, when the rest is gone. Muon reads or writes a weight some 80 times.
+    decoder. The gradient of the bag comes last, when the rest is gone.
     """
     tokens, hidden = shape.rows * (shape.tokens + 1), model.hidden_dim
     width = 4 if precision == "fp32" else 2  # bytes
@@ -142,12 +141,10 @@ def formula(model: ModelConfig, settings: TrainingConfig, shape: Shape, precisio
     if settings.gradient_checkpointing:
         per_token = embedding + block + hidden * width * (model.num_layers - 1)
         operations, traffic = operations + 12 * model.num_layers, int(1.2 * traffic)
-    count, states = sum(parameters(model, shape.genes).values()), optimizer_bytes(model, shape.genes)
+    count = sum(parameters(model, shape.genes).values())
     bag = 4 * shape.genes * model.gene_embedding_dim
     kept = int(per_token * tokens + 12 * shape.rows * shape.genes)
-    muon = (8 * count - states) // 4  # weights that it moves
-    update = 6 + 190 * model.num_layers, 16 * count + 300 * muon
-    return Trace(8 * count + states + max(0, kept - bag), operations, traffic, *update)
+    return Trace(16 * count + max(0, kept - bag), operations, traffic, 6, 16 * count)
 
 
 def memory(
@@ -156,10 +153,10 @@ def memory(
     """Peak memory of training in bytes, by what holds it; `total` is the sum of the others.
 
     `activations` is all that live tensors need beyond the parameters (4 bytes each), their gradients (4) and the
-    optimizers' states (AdamW 8, Muon 4). `overhead` is what the process takes beyond its tensors. Arguments as in
+    optimizer's states (AdamW: 8). `overhead` is what the process takes beyond its tensors. Arguments as in
     `trace`; without `exact` the formula is used, which is instant.
     """
-    count, states = sum(parameters(config.model, shape.genes).values()), optimizer_bytes(config.model, shape.genes)
+    count = sum(parameters(config.model, shape.genes).values())
     on_cpu = device == "cpu"
     if exact:
         step = trace(config, shape, precision, 1 if on_cpu else CUDA_BLOCK)
@@ -170,8 +167,8 @@ def memory(
     parts = {
         "parameters": 4 * count,
         "gradients": 4 * count,
-        "optimizer": states,
-        "activations": step.peak - 8 * count - states,
+        "optimizer": 8 * count,
+        "activations": step.peak - 16 * count,
         "overhead": int(FRAMEWORK[precision] + holes if on_cpu else CUDA_CONTEXT),
     }
     return parts | {"total": sum(parts.values())}

@@ -106,7 +106,7 @@ def card_epoch_seconds(
     """Seconds of an epoch on a card, its validation included: low, typical, high, by its published figures.
 
     The bytes a step reads and writes, and how many operations it launches, are those of the traced passes of its
-    `parts` and of the optimizers; the slower of computing (with reading and writing) and launching counts. The loader
+    `parts` and of the optimizer; the slower of computing (with reading and writing) and launching counts. The loader
     is this machine's.
     """
     peak = 1e12 * (card.fp32_tflops if precision == "fp32" else card.half_tflops)

@@ -24,7 +24,6 @@ from ..data.store import ARRAYS, Store, open_store, prepare
 from ..dataset import WINDOW, Batch, HalfCells
 from ..errors import InputError
 from ..model import VALUE_WIDTH
-from ..optimizer import ROUNDS
 from ..train import VALIDATION_CELLS
 
 NOMINAL_GENES = 20_000  # of a human data set after `min_cells`: stands for all of its genes where no data are at hand
@@ -60,24 +59,12 @@ def parameters(config: ModelConfig, genes: int = NOMINAL_GENES) -> dict[str, int
     }
 
 
-def optimizer_bytes(config: ModelConfig, genes: int) -> int:
-    """Of the optimizers' states in float32: one for each weight of the blocks' matrices (Muon), two for the rest."""
-    matrices = config.num_layers * sum(rows * columns for rows, columns in _matrices(config))
-    return 8 * sum(parameters(config, genes).values()) - 4 * matrices
-
-
-def _matrices(config: ModelConfig) -> list[tuple[int, int]]:
-    """Rows and columns of a block's four matrices, whichever side is which."""
-    h, f = config.hidden_dim, config.ff_dim
-    return [(3 * h, h), (h, h), (f, h), (h, f)]
-
-
 def training_flops(config: ModelConfig, tokens: Tensor, genes: int = NOMINAL_GENES) -> float:
     """Floating-point operations of a pass forth and back over half cells with these many tokens (halves,).
 
     Those of matrix products on real tokens; a multiply and an add are two, the backward pass is twice the forward
     (Kaplan et al. 2020, appendix B), once where no gradient is asked for, as of the bag's (halves, genes). Padding and
-    recomputation are not counted, nor the optimizer: see `muon_flops`.
+    recomputation are not counted, nor the optimizer's few operations a weight.
     """
     tokens = (tokens + 1).double()  # and [CELL]
     h, f, width = config.hidden_dim, config.ff_dim, config.gene_embedding_dim
@@ -87,12 +74,6 @@ def training_flops(config: ModelConfig, tokens: Tensor, genes: int = NOMINAL_GEN
     bag = len(tokens) * 2 * width * (genes * 2 / 3 + h)
     decoder = len(tokens) * 2 * width * (h + genes)
     return float(3 * (whole_block * (config.num_layers - 1) + last_block + embedding + bag + decoder))
-
-
-def muon_flops(config: ModelConfig) -> float:
-    """Floating-point operations of Muon, once in a step: three products a round, see `optimizer.orthogonalise`."""
-    sides = [sorted(matrix) for matrix in _matrices(config)]
-    return float(config.num_layers * ROUNDS * sum(2 * (2 * s * s * long + s**3) for s, long in sides))
 
 
 def genes_per_cell(n_genes: int) -> float:
@@ -215,9 +196,8 @@ class Workload:
 
 
 def padded_flops(model: ModelConfig, parts: list[Batch], genes: int) -> float:
-    """Floating-point operations of a training step on these micro-batches, padding and the optimizer included."""
-    passes = (training_flops(model, torch.full((len(b.cells),), b.most_tokens), genes) for b in parts)
-    return sum(passes) + muon_flops(model)
+    """Floating-point operations of a training step on these micro-batches, padding included."""
+    return sum(training_flops(model, torch.full((len(b.cells),), b.most_tokens), genes) for b in parts)
 
 
 def workload(config: Config, store: Store, cells: int) -> tuple[Workload, list[Batch]]:
@@ -233,7 +213,7 @@ def workload(config: Config, store: Store, cells: int) -> tuple[Workload, list[B
     rows = max(len(part.cells) for parts in split for part in parts)
     flops = sum(padded_flops(config.model, parts, genes) for parts in split) / len(batches)
     held_out = round(cells * config.data.validation_fraction)
-    per_cell = (flops - muon_flops(config.model)) / halves.cells_per_step
+    per_cell = flops / halves.cells_per_step
     return (
         Workload(
             longest=Shape(rows, *map(int, sides.max(0)), genes),
@@ -271,7 +251,7 @@ def scaled(work: Workload, old: Config, new: Config) -> Workload:
         longest=reshaped(work.longest),
         average=average,
         mean_tokens=work.mean_tokens * share,
-        flops=(work.flops - muon_flops(old.model)) * other / one * passes * again + muon_flops(new.model),
+        flops=work.flops * other / one * passes * again,
         validation_flops=work.validation_flops * other / one * work.average.rows / average.rows,
         loader_seconds=work.loader_seconds * batch * passes,
         steps_per_epoch=max(1, round(work.steps_per_epoch / (batch * passes))),

@@ -1,5 +1,6 @@
 """What this machine can do: the device, the precision and the threads a run uses."""
 
+import contextlib
 import os
 
 import torch
@@ -79,6 +80,13 @@ def precision_rule(training: TrainingConfig, kind: str, bf16: bool) -> str:
     if training.bf16 is None and bf16:
         return "bf16"
     return "fp32" if training.fp16 is False else "fp16"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Mixed precision for the forward pass; does nothing in fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 def describe_device(device: torch.device, precision: str) -> str:

@@ -26,7 +26,7 @@ def test_a_large_model_on_a_card(on_a_card) -> None:
     memory = found["memory_bytes"]
     assert memory["total"] == sum(size for name, size in memory.items() if name != "total")
     assert memory["parameters"] == 4 * found["parameters"]
-    assert memory["parameters"] < memory["optimizer"] < 2 * memory["parameters"]  # Muon keeps one state, AdamW two
+    assert memory["optimizer"] == 2 * memory["parameters"]  # AdamW keeps two averages
     assert found["precision"] == "bf16"
     seconds = found["seconds"]
     assert 0 < seconds["low"] < seconds["typical"] < seconds["high"]

@@ -37,7 +37,7 @@ def tracked_peak(config: scfm.Config, shape: Shape) -> int:
         which = (numbers[:, 0], numbers[:, 0])
         batch = Batch(numbers, inputs, numbers, targets, *which, np.full(rows, shape.tokens))
         tracker = MemTracker()
-        tracker.track_external(state.model, *state.optimizers)
+        tracker.track_external(state.model, state.optimizer)
         with tracker:
             for _ in range(2):
                 tracker.reset_mod_stats()
