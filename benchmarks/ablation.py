@@ -270,11 +270,11 @@ def trained(variant: Variant, store: Store, config: Config) -> tuple[CellTransfo
 
 
 @torch.inference_mode()
-def vectors_of(model: CellTransformer, adata: ad.AnnData, vector: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """The cells' vectors (cells, dimensions), made from [CELL] by `vector`."""
+def vectors_of(model: CellTransformer, adata: ad.AnnData) -> np.ndarray:
+    """The cells' vectors (cells, dimensions), as many dimensions as `encode` gives."""
     found = None
     for rows, genes, values in token_batches(model, adata, layer="counts"):
-        here = vector(model.encode(genes, values)).numpy()
+        here = model.encode(genes, values).numpy()
         found = np.zeros((adata.n_obs, here.shape[1]), dtype=np.float32) if found is None else found
         found[rows] = here
     return found
@@ -318,17 +318,18 @@ def judged(name: str, adata: ad.AnnData, store: Store, config: Config) -> Iterat
     model, averaged, losses = trained(VARIANTS[name], store, config)
     seconds = round(time.process_time() - started, 1)
 
-    def row(variant: str, model: CellTransformer, vector: Callable[[Tensor], Tensor], loss: float) -> Row:
-        found = scores(vectors_of(model, adata, vector), labels).values
+    def row(variant: str, model: CellTransformer, loss: float) -> Row:
+        found = scores(vectors_of(model, adata), labels).values
         return {"variant": variant, "held_out_loss": loss, "cpu_seconds": seconds} | found
 
-    yield row(name, model, nn.Identity(), losses[-1]) | {"held_out_losses": losses}
+    yield row(name, model, losses[-1]) | {"held_out_losses": losses}
     if name == "shipped":
         loss = validation_loss(averaged, store, config.training, torch.device("cpu"), "fp32")
-        yield row("averaged weights", averaged, nn.Identity(), round(loss, 4))
-        yield row("vector: what the decoder reads", model, model.to_latent, losses[-1])
+        yield row("averaged weights", averaged, round(loss, 4))
+        model.to_latent = nn.Identity()
+        yield row("vector: [CELL], not narrowed", model, losses[-1])
         model.norm = nn.Identity()
-        yield row("vector: before the last norm", model, nn.Identity(), losses[-1])
+        yield row("vector: [CELL] before the last norm", model, losses[-1])
 
 
 if __name__ == "__main__":

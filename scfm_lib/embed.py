@@ -63,9 +63,9 @@ def embed(
     batch_size: int = 128,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
-    """Embeds cells: (cells, hidden_dim) float32, in the order of the data. A cell's vector depends on that cell alone.
+    """Embeds cells: (cells, gene_embedding_dim) float32, in the order of the data.
 
-    Genes are matched to the model's by Ensembl id or symbol; genes the model does not know count only towards the
+    A cell's vector depends on that cell alone. Genes are matched to the model's by Ensembl id or symbol; genes the model does not know count only towards the
     library size.
 
     Args:
@@ -79,7 +79,7 @@ def embed(
         InputError: no counts, or fewer than a tenth of the genes that the model and the cells could share.
     """
     cells = open_cells(source, layer)
-    out = np.zeros((cells.shape[0], model.config.hidden_dim), dtype=np.float32)
+    out = np.zeros((cells.shape[0], model.config.gene_embedding_dim), dtype=np.float32)
     home = next(model.parameters()).device
     device = torch.device(device or home)
     was_training = model.training

@@ -6,7 +6,7 @@ all genes, `n_genes` of which can be tokens, E `gene_embedding_dim`, H `hidden_d
 devices.
 
     genes, values (B, S) -> a bag of all (B, H), where [CELL] starts, and tokens of some (B, T, H)
-                         -> blocks -> [CELL] (B, H) -> expected share of every gene (B, G)
+                         -> blocks -> [CELL], narrowed (B, E) -> expected share of every gene (B, G)
 
 A block is GPT-2's pre-norm block (Radford et al. 2019) without a causal mask and without positions: a cell is a set.
 """
@@ -134,7 +134,7 @@ class CellTransformer(nn.Module):
         return x, F.pad(is_token, (1, 0), value=True)[:, None, None, :]
 
     def encode(self, genes: Tensor, values: Tensor, most_tokens: int | None = None) -> Tensor:
-        """The cells' vectors (B, H), which is what `obsm["X_scfm"]` holds.
+        """The cells' vectors (B, E), which is what `obsm["X_scfm"]` holds: [CELL] after the blocks, narrowed.
 
         Args:
             genes: (B, S) numbers of the expressed genes; those below `n_genes` become tokens.
@@ -148,14 +148,14 @@ class CellTransformer(nn.Module):
                 x = checkpoint(block, x, attend, last, use_reentrant=False)
             else:
                 x = block(x, attend, last)
-        return self.norm(x[:, 0])
+        return self.to_latent(self.norm(x[:, 0]))
 
     def decode(self, cells: Tensor, batch: Tensor | None = None) -> Tensor:
-        """(B, H) -> log-odds (B, G); their softmax is the share of molecules expected from each gene.
+        """(B, E) -> log-odds (B, G); their softmax is the share of molecules expected from each gene.
 
         `batch` (B,) int64 says which batch a cell is from; each has an offset for every gene, if the model knows any.
         """
-        log_odds = F.linear(self.to_latent(cells), self.output_embedding, self.output_bias)
+        log_odds = F.linear(cells, self.output_embedding, self.output_bias)
         return log_odds if batch is None or self.batch_offset is None else log_odds + self.batch_offset[batch]
 
     def forward(

@@ -37,7 +37,7 @@ def test_from_counts_to_report(scfm_command, data, tmp_path) -> None:
     code, out, _ = scfm_command("embed", run, data, "--out", tmp_path / "out.h5ad")
     assert code == 0
     before, after = ad.read_h5ad(data), ad.read_h5ad(tmp_path / "out.h5ad")
-    assert after.obsm["X_scfm"].shape == (300, 128)
+    assert after.obsm["X_scfm"].shape == (300, 64)
     assert (before.X != after.X).nnz == 0
     assert before.obs.equals(after.obs)
     assert list(after.layers) == list(before.layers)

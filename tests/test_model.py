@@ -64,7 +64,7 @@ def plain_encode(model: scfm.CellTransformer, genes: torch.Tensor, values: torch
                 mixed.append(weights @ v[:, here])
             x = x + block.attention_out(torch.cat(mixed, dim=-1))
             x = x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
-        vectors.append(model.norm(x[0]))
+        vectors.append(model.to_latent.weight @ model.norm(x[0]) + model.to_latent.bias)
     return torch.stack(vectors)
 
 
@@ -165,7 +165,7 @@ def test_shapes(model, batch) -> None:
         assert x.shape == (5, 1 + most, 16)
         assert attend.shape == (5, 1, 1, 1 + most)
         assert torch.equal(attend[:, 0, 0].sum(1), 1 + ((genes < TOKENS) & (values > 0)).sum(1))
-    assert model.encode(*batch).shape == (5, 16)
+    assert model.encode(*batch).shape == (5, 8)
     assert model(*batch).shape == (5, GENES)
 
 

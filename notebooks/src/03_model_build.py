@@ -52,8 +52,8 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 
 # %% [markdown]
 # The whole way, with the shapes that we shall meet. **B** is the number of cells, **S** the number of genes in the
-# longest of them, **H** the width of a token (`hidden_dim`), **G** the number of all genes. Every gene that a cell
-# expresses is heard and predicted; the `n_genes` most variable of all G are *tokens* too, which means that they take
+# longest of them, **E** the width of a gene's vector (`gene_embedding_dim`), **H** that of a token (`hidden_dim`), **G** the
+# number of all genes. Every gene that a cell expresses is heard and predicted; the `n_genes` most variable of all G are *tokens* too, which means that they take
 # part in attention.
 #
 # ```text
@@ -64,8 +64,8 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 # tokens         (B, 1 + S, H)   [CELL] in front
 #      | blocks                  sections 4 and 5: attention, feed-forward
 # tokens         (B, 1 + S, H)   the same shape, now each knows of the others
-#      | take [CELL]             section 6
-# cell vectors   (B, H)          what you use afterwards
+#      | take [CELL], narrow it  section 6
+# cell vectors   (B, E)          what you use afterwards
 #      | decoder                 section 7
 # log-odds       (B, G)          which genes the next molecules should come from
 # ```
@@ -608,7 +608,8 @@ class MyTokens(MyBag):
 
 
 # %% [markdown]
-# Then the blocks, and one last norm. Of all rows only [CELL], row 0, is kept: the **cell's vector**.
+# Then the blocks, and one last norm. Of all rows only [CELL], row 0, is kept, and narrowed to as many numbers as a gene's
+# vector has. This is the **cell's vector**.
 
 
 # %%
@@ -617,13 +618,14 @@ class MyEncoder(MyTokens):
         super().__init__(shape, all_genes)
         self.blocks = nn.ModuleList(MyBlock(shape) for _ in range(shape.num_layers))
         self.norm = nn.LayerNorm(shape.hidden_dim)
+        self.to_latent = nn.Linear(shape.hidden_dim, shape.gene_embedding_dim)
 
     def encode(self, genes, values):
         is_token = (genes < len(self.gene_embedding)) & (values > 0)
         x = torch.cat([self.cell_start(genes, values)[:, None], self.tokens(genes * is_token, values)], dim=1)
         for block in self.blocks:
             x = block(x, F.pad(is_token, (1, 0), value=True))
-        return self.norm(x[:, 0])
+        return self.to_latent(self.norm(x[:, 0]))
 
 
 # %% [markdown]
@@ -633,15 +635,14 @@ class MyEncoder(MyTokens):
 # %% [markdown]
 # ## 7. The decoder
 #
-# From a cell's vector, which gene should the next molecule come from? Any of all G genes, tokens or not. A full matrix
-# from 128 numbers to every gene would be large. Instead the vector is narrowed to 64 numbers and compared, by a dot
-# product, with a vector of each gene. A *bias* adds how common the gene is in any cell.
+# From a cell's vector, which gene should the next molecule come from? Any of all G genes, tokens or not. The cell's 64
+# numbers are compared, by a dot product, with a vector of each gene. A *bias* adds how common the gene is in any cell. All
+# that the model knows of a cell must pass through these 64 numbers, which is why they are what you use afterwards.
 
 # %%
-vectors = library.encode(genes, values)  # (2, 128)
-latent = vectors @ w["to_latent.weight"].T + w["to_latent.bias"]  # (2, 64)
-log_odds = latent @ w["output_embedding"].T + w["output_bias"]  # (2, G)
-print(tuple(vectors.shape), "->", tuple(latent.shape), "->", tuple(log_odds.shape))
+vectors = library.encode(genes, values)  # (2, 64)
+log_odds = vectors @ w["output_embedding"].T + w["output_bias"]  # (2, G)
+print(tuple(vectors.shape), "->", tuple(log_odds.shape))
 
 # %% [markdown]
 # These are log-odds (or *logits*): any numbers. Their softmax over all genes is the **share** of molecules that the
@@ -658,12 +659,11 @@ print(f"genes that are no token get {shares[:, store.n_tokens :].sum(1).mean():.
 class MyTransformer(MyEncoder):
     def __init__(self, shape, all_genes):
         super().__init__(shape, all_genes)
-        self.to_latent = nn.Linear(shape.hidden_dim, shape.gene_embedding_dim)
         self.output_embedding = nn.Parameter(torch.zeros(all_genes, shape.gene_embedding_dim))
         self.output_bias = nn.Parameter(torch.zeros(all_genes))
 
     def decode(self, cells):
-        return self.to_latent(cells) @ self.output_embedding.T + self.output_bias
+        return cells @ self.output_embedding.T + self.output_bias
 
     def forward(self, genes, values):
         return self.decode(self.encode(genes, values))

@@ -128,7 +128,7 @@ for method, of_cells in vectors.items():
 # %% [markdown]
 # ## 2. A UMAP: to look at, not to measure
 #
-# A UMAP draws 128 numbers per cell on paper, so that cells with similar vectors lie close together. First the trained
+# A UMAP draws 64 numbers per cell on paper, so that cells with similar vectors lie close together. First the trained
 # model, then the untrained one.
 
 # %%

@@ -26,7 +26,7 @@ class CellTypeHead(nn.Module):
     def __init__(self, encoder: CellTransformer, types: Sequence[str]):
         super().__init__()
         self.encoder, self.types = copy.deepcopy(encoder), np.array(types, dtype=object)
-        self.to_types = nn.Linear(encoder.config.hidden_dim, len(types))
+        self.to_types = nn.Linear(encoder.config.gene_embedding_dim, len(types))
 
     def forward(self, genes: Tensor, values: Tensor) -> Tensor:
         """(B, T), (B, T) -> log-odds (B, types)."""

@@ -77,8 +77,8 @@ def model_card(file: Path, state: dict[str, Any], name: str, about: str, license
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n",
         f"# {name}\n",
         f"A transformer of {count:,} parameters that turns the counts of a cell into a vector of "
-        f"{config.model.hidden_dim} numbers. It knows {len(state['symbols']):,} genes by symbol and, where the data "
-        "gave it, Ensembl id (`vocabulary.json`).\n",
+        f"{config.model.gene_embedding_dim} numbers. It knows {len(state['symbols']):,} genes by symbol and, where "
+        "the data gave it, Ensembl id (`vocabulary.json`).\n",
         "## Use\n",
         "```python\nimport scfm_lib as scfm\n\nmodel = scfm.load_model(FOLDER)\n"
         'adata.obsm["X_scfm"] = scfm.embed(model, adata)  # counts, not normalised values\n```\n',
