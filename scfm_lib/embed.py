@@ -65,8 +65,8 @@ def embed(
 ) -> np.ndarray:
     """Embeds cells: (cells, gene_embedding_dim) float32, in the order of the data.
 
-    A cell's vector depends on that cell alone. Genes are matched to the model's by Ensembl id or symbol; genes the model does not know count only towards the
-    library size.
+    A cell's vector depends on that cell alone. Genes are matched to the model's by Ensembl id or symbol; genes the
+    model does not know count only towards the library size.
 
     Args:
         model: from `load_model` or a run.
