@@ -27,7 +27,7 @@ def test_pca_is_scanpys(cells, tiny) -> None:
 def test_a_cells_vector_depends_on_that_cell_alone(trained) -> None:
     cells = scfm.simulate(200, 120, n_types=3, depth=300, seed=5)
     vectors = scfm.embed(trained.model, cells)
-    assert vectors.shape == (200, 16)
+    assert vectors.shape == (200, 8)
     assert vectors.dtype == np.float32
     order = np.random.default_rng(0).permutation(200)
     np.testing.assert_allclose(scfm.embed(trained.model, cells[order].copy()), vectors[order], atol=1e-5)
@@ -42,7 +42,7 @@ def test_a_cells_vector_depends_on_that_cell_alone(trained) -> None:
 
 
 def test_embedding_needs_the_models_genes(trained, cells) -> None:
-    assert scfm.embed(trained.model, cells[:, :80].copy()).shape == (300, 16)  # some genes missing: said, not refused
+    assert scfm.embed(trained.model, cells[:, :80].copy()).shape == (300, 8)  # some genes missing: said, not refused
     cells.var_names = [f"OTHER{g}" for g in range(120)]
     with pytest.raises(scfm.InputError, match=r"no gene matched .* check the species"):
         scfm.embed(trained.model, cells)
@@ -92,7 +92,7 @@ def test_rare_and_missing_labels_are_embedded_but_not_judged(trained) -> None:
     said = []
     result = scfm.evaluate(trained.checkpoint, cells, scvi=False, say=said.append)
     assert result["cells"]["judged"] == 190
-    assert result["vectors"]["trained"].shape == (200, 16)
+    assert result["vectors"]["trained"].shape == (200, 8)
     assert any("10 cells have no label" in line for line in said)
     cells.obs["cell_type"] = "all the same"
     with pytest.raises(scfm.InputError, match="fewer than two labels"):

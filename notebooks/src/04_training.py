@@ -649,7 +649,8 @@ plt.show()
 
 # %% [markdown]
 # *Figure: losses of 20 steps. The wide pale line is the run without a break; the dots up to step 8 and the squares
-# from step 9 on, before and after the stop, lie on it.*
+# from step 9 on, before and after the stop, lie on it. The jump at step 2 comes of a short warm-up: a tenth of two epochs
+# is 4 steps.*
 #
 # ### What is in a run's folder
 
