@@ -3,7 +3,8 @@
     python benchmarks/checkpoint.py     (or `make checkpoint`; some ten minutes on two cores, most of them scVI's)
 
 The two data sets are found in SCFM_DATA_DIR, or downloaded. Which of them a cell is from is not told: what sets them
-apart is mostly which cells they hold, and vectors that may not know it were worse (CONTRIBUTING.md). It is judged on the held-out sorted cells, for its card. The old model is only replaced when the new one is whole.
+apart is mostly which cells they hold, and vectors that may not know it were worse (CONTRIBUTING.md). It is judged on
+the held-out sorted cells, for its card. The old model is only replaced when the new one is whole.
 """
 
 import shutil
