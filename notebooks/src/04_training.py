@@ -169,6 +169,8 @@ kinds = {
     "bag_embedding": "gene vectors of the bag",
     "cell_token": "[CELL] token",
 }
+
+# %%
 weights = dict(model.named_parameters())
 gradients = {part: weights[part].grad.abs() for part in kinds}  # their sizes
 medians = {part: sizes[sizes > 0].median().item() for part, sizes in gradients.items()}

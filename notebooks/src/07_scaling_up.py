@@ -43,6 +43,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.ticker import LogLocator
 
 import exercises
 import scfm_lib as scfm
@@ -192,6 +193,9 @@ left.barh(list(megabytes), list(megabytes.values()), color=BLUE)
 left.set(xlabel="MB of tensors at the peak", title="Memory: counted")
 right.barh(list(seconds), list(seconds.values()), color=ORANGE)
 right.set(xscale="log", xlabel="seconds per 1,000 cells (log scale)", title="Time: measured on this machine")
+right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+right.xaxis.set_major_formatter("{x:g}")
+right.xaxis.set_minor_formatter("")
 left.invert_yaxis()
 figure.tight_layout()
 plt.show()

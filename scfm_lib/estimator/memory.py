@@ -144,7 +144,8 @@ def formula(model: ModelConfig, settings: TrainingConfig, shape: Shape, precisio
     count = sum(parameters(model, shape.genes).values())
     bag = 4 * shape.genes * model.gene_embedding_dim
     kept = int(per_token * tokens + 12 * shape.rows * shape.genes)
-    return Trace(16 * count + max(0, kept - bag), operations, traffic, 6, 16 * count)
+    update = 6, 16 * count  # a count and a fused update for each of AdamW's three groups
+    return Trace(16 * count + max(0, kept - bag), operations, traffic, *update)
 
 
 def memory(
