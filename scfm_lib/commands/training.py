@@ -68,7 +68,7 @@ def doctor_command(
     print(json.dumps(found) if json_ else doctor_text(found))
 
 
-DEMO = {"training.num_epochs": 5, "training.patience": None}  # so that both trainings take the same steps
+DEMO = {"training.patience": None}  # so that both trainings take the same steps
 
 
 def demo_command(
