@@ -45,12 +45,15 @@ def mean_and_sd(rows: list[Row], key: str) -> tuple[float, float] | None:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def markdown(table: dict[str, list[Row]], keys: dict[str, str], digits: int = 3) -> str:
-    """A table of mean (sd): one line for each name, a column for each key under its heading."""
+def markdown(table: dict[str, list[Row]], keys: dict[str, str]) -> str:
+    """A table of mean (sd): one line for each name, a column for each key under its heading; whole seconds."""
     lines = ["| | " + " | ".join(keys.values()) + " |", "|---" * (len(keys) + 1) + "|"]
     for name, rows in table.items():
-        found = [mean_and_sd(rows, key) for key in keys]
-        spread = [f" ({f[1]:.{digits}f})" if f and len(rows) > 1 else "" for f in found]
-        cells = ["" if f is None else f"{f[0]:.{digits}f}" + s for f, s in zip(found, spread, strict=True)]
+        cells = []
+        for key in keys:
+            found, digits = mean_and_sd(rows, key), 0 if key.endswith("seconds") else 3
+            shown = [] if found is None else [f"{value:.{digits}f}" for value in found]
+            shown = [text.replace("0.", ".", 1) if text.startswith("0.") else text for text in shown]
+            cells.append(" ".join(shown[:1]) + (f" ({shown[1]})" if shown and len(rows) > 1 else ""))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

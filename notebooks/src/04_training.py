@@ -560,14 +560,14 @@ print(f"with the bug: from {broken[0]:.2f} to {broken[-1]:.2f} nats; no error, a
 # %% [markdown]
 # ## 4. The library's run
 #
-# If notebook 01 left a `config.yaml`, it is yours and we take it; else MINIMAL. A lesson is short, so 8 epochs at
-# most: leave that line out to train as long as your config says. (LARGE on a laptop takes long even so: see notebook
-# 01.)
+# If notebook 01 left a `config.yaml`, it is yours and we take it; else MINIMAL. MINIMAL asks for 5 epochs, and no
+# lesson takes more: leave that line out to train as long as your config says. (LARGE on a laptop takes long even so:
+# see notebook 01.)
 
 # %%
 chosen = work.parent / "config.yaml"
 config = scfm.load_config(chosen if chosen.exists() else "minimal")
-config.training.num_epochs = min(8, config.training.num_epochs)
+config.training.num_epochs = min(5, config.training.num_epochs)
 config.training.log_every_steps = 10
 print("from notebook 01" if chosen.exists() else "MINIMAL", "with", config.training.num_epochs, "epochs")
 

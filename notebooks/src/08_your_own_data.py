@@ -293,7 +293,7 @@ plt.show()
 # choice.
 
 # %%
-quick = {"model.n_genes": 300, "training.num_epochs": 8}  # so that the example is done in seconds
+quick = {"model.n_genes": 300, "training.num_epochs": 8}  # done in seconds; few cells want more epochs
 config = scfm.load_config("minimal", {} if my_data else quick)
 folder = mine / f"store_{called}_{config.model.n_genes}_genes"
 store = scfm.open_store(folder) if folder.exists() else scfm.prepare([data], config, folder)
@@ -308,7 +308,7 @@ print("\n".join(store.report))
 # Before you train, ask. A few real steps on your own cells are timed, and the rest follows.
 
 # %% tags=["nbval-ignore-output"]
-full = scfm.load_config("minimal")  # with all its epochs
+full = scfm.load_config("minimal")  # with all its tokens
 guess = scfm.estimate(full, data=data, seconds=2)
 low, typical, high = (guess["seconds"][key] / 60 for key in ("low", "typical", "high"))
 print(f"{guess['parameters']:,} parameters, {full.training.num_epochs} epochs of {guess['cells']:,} cells")

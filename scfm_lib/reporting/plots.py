@@ -91,16 +91,6 @@ def confusion_figure(truth: np.ndarray, guesses: dict[str, np.ndarray]) -> Figur
     return figure
 
 
-def result_figure(result: dict[str, Any], title: str) -> Figure:
-    """What `evaluate` found, in one picture: the trained model's cells, and every method's scores."""
-    figure = Figure(figsize=(14, 5), layout="constrained")
-    figure.suptitle(title, fontsize=13)
-    cells, scores = figure.subplots(1, 2, width_ratios=[1.15, 1])
-    draw_umap(cells, result["vectors"]["trained"], result["labels"], "The trained model's cells")
-    draw_scores(scores, result["embeddings"], "How well the vectors tell the cell types apart")
-    return figure
-
-
 def loss_figure(history: list[dict[str, Any]]) -> Figure:
     """Training and held-out loss over steps, from the rows of `metrics.jsonl`."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -170,7 +160,8 @@ def draw_scores(axes: Axes, table: Table, title: str, ranges: dict[str, Any] | N
         for key, height in zip(keys, heights, strict=True):
             if ranges and row[key] is not None:
                 axes.plot(ranges[method][key], [height, height], color=style["color"], linewidth=1.2, alpha=0.7)
-    axes.set(yticks=np.arange(len(keys)), yticklabels=[SCORE_NAMES[key] for key in keys], xlim=(0, 1), title=title)
+    axes.set_yticks(np.arange(len(keys)), [SCORE_NAMES.get(key, key) for key in keys])
+    axes.set(xlim=(0, 1), title=title)
     axes.set_xlabel("score (1 is best)" + ("; bars: 5 to 95 % of draws of the cells" if ranges else ""))
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
