@@ -102,7 +102,7 @@ def carry_baselines(learned: ad.AnnData, judged: ad.AnnData, config: Config, row
     both.layers["counts"] = both.X.tocsr()
     fit = np.arange(both.n_obs) < learned.n_obs
     wanted = baselines_for(both.layers["counts"][fit], config, scvi=True, full=True, say=print)
-    fitted = [(name, LEARNED, fit) for name in wanted] + [("pca", JUDGED, ~fit)]
+    fitted = [(name, "nothing" if name == "raw" else LEARNED, fit) for name in wanted] + [("pca", JUDGED, ~fit)]
     for name, fitted_on, cells in fitted:
         row = {"method": name, "fitted_on": fitted_on, "seed": config.training.seed if name.startswith("scvi") else 0}
         if not rows.has(**row):
