@@ -119,7 +119,7 @@ EXERCISES = {
                 ("minimal", "answer should be a config"),
                 (scfm.load_config("default", TENTH), "4 blocks, 256 wide"),
                 (scfm.load_config("minimal"), "a tenth was asked for"),
-                (scfm.load_config("minimal", TENTH), "260 steps here, 26 an epoch: too few"),
+                (scfm.load_config("minimal", TENTH), "130 steps here, 26 an epoch: too few"),
                 (scfm.load_config("minimal", TENTH | {"training.num_epochs": 200}), "5,200 steps are more than"),
             ],
         ),
