@@ -161,8 +161,10 @@ def draw_scores(axes: Axes, table: Table, title: str, ranges: dict[str, Any] | N
             if ranges and row[key] is not None:
                 axes.plot(ranges[method][key], [height, height], color=style["color"], linewidth=1.2, alpha=0.7)
     axes.set_yticks(np.arange(len(keys)), [SCORE_NAMES.get(key, key) for key in keys])
-    for edge in range(1, len(keys)) if ranges else ():
-        axes.axhline(edge - 0.5, color="#DDDDDD", linewidth=0.8)
+    if ranges:  # lines between the scores
+        axes.set_yticks(np.arange(1, len(keys)) - 0.5, minor=True)
+        axes.tick_params(axis="y", which="minor", length=0)
+        axes.grid(axis="y", which="minor", alpha=0.3)
     axes.set(xlim=(0, 1), title=title)
     axes.set_xlabel("score (1 is best)" + ("; bars: 5 to 95 % of draws of the cells" if ranges else ""))
     axes.invert_yaxis()
