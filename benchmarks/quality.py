@@ -17,14 +17,12 @@ import argparse
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
-from rows import Row, Rows, markdown, mean_and_sd
+from rows import Row, Rows, markdown, mean_and_sd, timed
 
 import scfm_lib as scfm
 from scfm_lib.baselines import BASELINES, baselines_for
@@ -95,14 +93,10 @@ def judge(name: str, adata: ad.AnnData, config: Config, rows: Rows, only: str | 
 
     def record(method: str, vectors: np.ndarray, cpu_seconds: float) -> None:
         every, apart = scores(vectors, labels), held_out_scores(vectors, labels, fit, unseen)
-        row = {"data": name, "seed": seed, "method": method, "cpu_seconds": round(cpu_seconds, 1)}
+        row = {"data": name, "seed": seed, "method": method, "cpu_seconds": cpu_seconds}
         row |= every.values | {f"held_out_{key}": value for key, value in apart.values.items()}
         rows.add(row | {"ranges": every.ranges, "held_out_ranges": apart.ranges, "versions": versions()})
         print(json.dumps(row), flush=True)
-
-    def timed(make: Callable[[], object]) -> tuple[object, float]:
-        started = time.process_time()  # of all threads: what else the machine does hardly changes it
-        return make(), time.process_time() - started
 
     wanted = baselines_for(adata.layers["counts"][fit], config, scvi=True, full=True, say=print)
     for method, baseline in wanted.items() if only != "model" else ():

@@ -1,6 +1,8 @@
 """Rows of results in a JSON-lines file, so that a benchmark of hours can stop and go on, and their means as a table."""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,12 @@ class Rows:
     def of(self, **keys: Any) -> list[Row]:
         """The rows with these values."""
         return [row for row in self.rows if all(row.get(key) == value for key, value in keys.items())]
+
+
+def timed(make: Callable[[], object]) -> tuple[object, float]:
+    """What `make` makes, and the processor seconds of all threads: what else the machine does hardly changes them."""
+    started = time.process_time()
+    return make(), round(time.process_time() - started, 1)
 
 
 def mean_and_sd(rows: list[Row], key: str) -> tuple[float, float] | None:

@@ -12,13 +12,11 @@ takes some ten minutes a seed. Ends with a table.
 import argparse
 import json
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
-from rows import Row, Rows, markdown
+from rows import Row, Rows, markdown, timed
 
 import scfm_lib as scfm
 from scfm_lib.baselines import BASELINES, baselines_for
@@ -67,12 +65,6 @@ def record(rows: Rows, row: Row, vectors: np.ndarray, judged: ad.AnnData) -> Non
     found = scores(vectors, judged.obs["cell_type"].astype(str).to_numpy()).values
     rows.add(row | found | {"versions": versions()})
     print(json.dumps(row | found), flush=True)
-
-
-def timed(make: Callable[[], object]) -> tuple[object, float]:
-    """What `make` makes, and the processor seconds of all threads that it took."""
-    started = time.process_time()
-    return make(), round(time.process_time() - started, 1)
 
 
 def carry_model(learned: ad.AnnData, judged: ad.AnnData, config: Config, rows: Rows) -> None:
