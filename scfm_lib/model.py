@@ -86,8 +86,9 @@ class CellTransformer(nn.Module):
         self.to_latent = nn.Linear(hidden, width)
         self.output_embedding = nn.Parameter(torch.empty(genes, width))
         self.output_bias = nn.Parameter(torch.zeros(genes))
-        # what is particular to a batch is said here, so that the cell's vector need not carry it
+        # what a batch does to each gene, and what else it does to some kinds of cells: the vector need not carry it
         self.batch_offset = nn.Parameter(torch.zeros(batches, genes)) if batches else None
+        self.batch_change = nn.Parameter(torch.zeros(batches, width, width)) if batches else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -153,10 +154,13 @@ class CellTransformer(nn.Module):
     def decode(self, cells: Tensor, batch: Tensor | None = None) -> Tensor:
         """(B, E) -> log-odds (B, G); their softmax is the share of molecules expected from each gene.
 
-        `batch` (B,) int64 says which batch a cell is from; each has an offset for every gene, if the model knows any.
+        `batch` (B,) int64 says which batch a cell is from. If the model knows any, each has an offset for every gene,
+        and a change of the cells' vectors: a cell z is read as z + z @ change.
         """
-        log_odds = F.linear(cells, self.output_embedding, self.output_bias)
-        return log_odds if batch is None or self.batch_offset is None else log_odds + self.batch_offset[batch]
+        if batch is None or self.batch_offset is None:
+            return F.linear(cells, self.output_embedding, self.output_bias)
+        cells = cells + torch.bmm(cells[:, None], self.batch_change[batch])[:, 0]
+        return F.linear(cells, self.output_embedding, self.output_bias) + self.batch_offset[batch]
 
     def forward(
         self, genes: Tensor, values: Tensor, most_tokens: int | None = None, batch: Tensor | None = None

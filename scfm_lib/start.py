@@ -130,7 +130,7 @@ def start_from(model: CellTransformer, trained: CellTransformer) -> str:
     places = torch.from_numpy(match_genes(model.symbols, model.ensembl, trained))
     line = match_report(places.numpy(), model.symbols, "the model of --init", len(trained.symbols))
     fresh = model.state_dict()
-    weights = {key: weight for key, weight in trained.state_dict().items() if key != "batch_offset"}
+    weights = {key: weight for key, weight in trained.state_dict().items() if not key.startswith("batch_")}
     for key in ("bag_embedding", "output_embedding", "gene_embedding"):
         weights[key] = _carried(fresh[key], weights[key], places[: len(fresh[key])])
     known = places >= 0

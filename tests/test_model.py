@@ -195,3 +195,17 @@ def test_gradient_checkpointing_changes_memory_not_numbers(model, batch) -> None
     assert len(gradients[0]) == len(list(model.parameters()))
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
+
+
+def test_each_batch_has_offsets_and_a_change_of_the_vector(tiny) -> None:
+    model = scfm.CellTransformer(tiny.model, GENES, batches=3)
+    cells, batch = torch.randn(4, tiny.model.gene_embedding_dim), torch.tensor([0, 2, 1, 2])
+    close(model.decode(cells, batch), model.decode(cells))  # none at the start
+    with torch.no_grad():
+        model.batch_offset.normal_()
+        model.batch_change.normal_()
+    for row, number in enumerate(batch):
+        changed = cells[row] + cells[row] @ model.batch_change[number]
+        by_hand = model.output_embedding @ changed + model.output_bias + model.batch_offset[number]
+        close(model.decode(cells, batch)[row], by_hand)
+    close(model.decode(cells), cells @ model.output_embedding.T + model.output_bias)
