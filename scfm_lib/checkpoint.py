@@ -2,6 +2,7 @@
 
 import re
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,9 +173,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0][:80]
+        # of a file that is no archive torch tells only what it would do about old formats
+        reason = str(error).splitlines()[0][:80] if zipfile.is_zipfile(path) else "it is no whole archive of torch.save"
         raise InputError(
-            f"{path} cannot be read as a checkpoint ({reason}); it may be truncated: use an earlier one"
+            f"{path} cannot be read as a checkpoint ({reason}); if it is one, it is truncated: use an earlier one"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(
