@@ -58,7 +58,7 @@ class DataConfig(Section):
     """Which cells are learned from."""
 
     layer: str | None = Field(None, description="where the counts are; unset: looked for in layers, raw and X")
-    batch_key: str | None = Field(None, description="column of obs: the decoder is told of it, so that vectors need not")
+    batch_key: str | None = Field(None, description="column of obs: told to the decoder, so that vectors need not tell")
     n_obs: int | None = Field(None, ge=2, description="learn from this many random cells (all, if there are fewer)")
     validation_fraction: float = Field(0.2, ge=0, lt=1, description="cells held out of everything, by name")
     split_seed: int = Field(0, ge=0, lt=2**32, description="which cells: apart from training.seed, so seeds compare")
