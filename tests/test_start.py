@@ -61,7 +61,7 @@ def test_a_model_that_does_not_fit_is_refused(tiny, cells, trained, tmp_path) ->
     with pytest.raises(scfm.InputError, match="no gene matched"):
         scfm.train(tiny, cells, init=trained.dir, run_dir=tmp_path / "run", verbose=False)
     (tmp_path / "not_a_model.pt").write_text("hello")
-    with pytest.raises(scfm.InputError, match="cannot be read as a checkpoint .it is no whole archive"):
+    with pytest.raises(scfm.InputError, match="it is no whole archive"):
         scfm.train(tiny, cells, init=tmp_path / "not_a_model.pt", run_dir=tmp_path / "run2", verbose=False)
 
 
