@@ -46,8 +46,7 @@ class Block(nn.Module):
             cell_only: compute [CELL]'s row alone. In the last block nobody reads the gene tokens' rows, so leaving
                 them out gives the same numbers for half the work at two layers.
         """
-        hidden = x.shape[-1]
-        normed = self.attention_norm(x)
+        hidden, normed = x.shape[-1], self.attention_norm(x)
         if cell_only:
             weight, bias = self.qkv.weight, self.qkv.bias
             q = F.linear(normed[:, :1], weight[:hidden], bias[:hidden])
@@ -160,7 +159,7 @@ class CellTransformer(nn.Module):
         if batch is None or self.batch_offset is None:
             return F.linear(cells, self.output_embedding, self.output_bias)
         cells = cells + torch.bmm(cells[:, None], self.batch_change[batch])[:, 0]
-        return F.linear(cells, self.output_embedding, self.output_bias) + self.batch_offset[batch]
+        return self.decode(cells) + self.batch_offset[batch]
 
     def forward(
         self, genes: Tensor, values: Tensor, most_tokens: int | None = None, batch: Tensor | None = None

@@ -73,8 +73,8 @@ def new_optimizer(model: CellTransformer, settings: TrainingConfig, device: torc
         {"params": [weight for weight in others if weight.dim() < 2], "weight_decay": 0.0, "lr_scale": 1.0},
         {"params": [bag], "weight_decay": decay, "lr_scale": BAG_RATE},
     ]
-    fused = device.type in {"cpu", "cuda"}  # one kernel for all parameters instead of hundreds
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), fused=fused)
+    # fused: one kernel for all parameters instead of hundreds
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), fused=device.type in {"cpu", "cuda"})
 
 
 def new_state(
@@ -128,8 +128,7 @@ def validation_loss(
     model: CellTransformer, store: Store, settings: TrainingConfig, device: torch.device, precision: str
 ) -> float:
     """Nats per molecule on held-out cells, with the same coins every time."""
-    cells = np.flatnonzero(store.held_out)[:VALIDATION_CELLS]
-    dataset = HalfCells(store, cells, settings.batch_size, settings.seed)
+    dataset = HalfCells(store, np.flatnonzero(store.held_out)[:VALIDATION_CELLS], settings.batch_size, settings.seed)
     training, total, molecules = model.training, 0.0, 0.0
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
