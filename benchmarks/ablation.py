@@ -133,8 +133,8 @@ def blocks_of(kind: type[Block]) -> Callable[[CellTransformer], None]:
 class SplitGenes(HalfCells):
     """All molecules of a gene go to one half."""
 
-    def split(self, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return counts * (rng.random(len(counts)) < 0.5)
+    def split(self, counts: np.ndarray, words: np.ndarray) -> np.ndarray:
+        return counts * (words & np.uint64(1)).astype(counts.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -238,7 +238,7 @@ def trained(variant: Variant, store: Store, config: Config) -> tuple[CellTransfo
     settings, device = config.training, torch.device("cpu")
     store = only_tokens(store) if variant.tokens_only else store
     cells = np.flatnonzero(~store.held_out)
-    data = variant.split(store, cells, settings.batch_size, settings.seed)
+    data = variant.split(store, cells, settings.batch_size, settings.seed, settings.token_share)
     start = pca_start(store, cells, config.model.gene_embedding_dim, settings.seed)
     if not variant.start:
         start["components"] = start["components"][:, :0]
@@ -262,8 +262,8 @@ def trained(variant: Variant, store: Store, config: Config) -> tuple[CellTransfo
         molecules = mean_molecules if variant.by_molecules else batch.molecules
         training_step(state, [batch], variant.rate * learning_rate(step, steps, settings), molecules)
         averaged.update_parameters(model)
-        if data.epoch_ends(step + 1):
-            losses.append(round(validation_loss(model, store, settings, device, "fp32"), 4))
+        if (step + 1) % data.steps_per_epoch == 0:
+            losses.append(round(validation_loss(state, store), 4))
     model.eval()
     return model, averaged.module.eval(), losses
 
@@ -323,7 +323,7 @@ def judged(name: str, adata: ad.AnnData, store: Store, config: Config) -> Iterat
 
     yield row(name, model, losses[-1]) | {"held_out_losses": losses}
     if name == "shipped":
-        loss = validation_loss(averaged, store, config.training, torch.device("cpu"), "fp32")
+        loss = validation_loss(new_state(averaged, config.training, torch.device("cpu")), store)
         yield row("averaged weights", averaged, round(loss, 4))
         model.to_latent = nn.Identity()
         yield row("vector: [CELL], not narrowed", model, losses[-1])

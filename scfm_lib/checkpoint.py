@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .config import Config, TrainingConfig, parse_config
 from .errors import InputError
 from .files import new_file, patiently
 from .model import CellTransformer
 from .runtime.model_dir import is_model_dir, read_model_dir
+from .runtime.threads import ONE_THREAD, Threads
 from .versions import versions
 
 FORMAT = "scfm-checkpoint-3"
@@ -33,12 +34,9 @@ class TrainState:
     precision: str = "fp32"
     step: int = 0  # optimizer steps taken
     micro_batches: int = 1  # forward passes of each process in a step
-    ddp_model: nn.Module | None = None  # what computes: the model, or the model with gradients averaged over processes
+    threads: Threads = ONE_THREAD  # that share a forward pass
     best: dict[str, Any] | None = None  # with `training.patience`: the weights with the lowest held-out loss so far
     waited: int = 0  # epochs since then
-
-    def __post_init__(self) -> None:
-        self.ddp_model = self.ddp_model or self.model
 
     def judge_epoch(self, held_out_loss: float) -> None:
         """With `training.patience`, remembers the weights with the lowest held-out loss; counts the epochs since."""

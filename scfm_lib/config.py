@@ -70,6 +70,7 @@ class TrainingConfig(Section):
 
     batch_size: int = Field(32, ge=1, description="cells per forward pass")
     gradient_accumulation_steps: int = Field(1, ge=1, description="forward passes per optimizer step")
+    token_share: float = Field(1.0, gt=0, le=1, description="of a cell's tokens, a random share attends in training")
     num_epochs: int = Field(50, ge=1)
     patience: int | None = Field(None, ge=1, description="epochs to wait for a lower held-out loss; the best is kept")
     learning_rate: float = Field(2e-3, gt=0, description="at its highest, after the warm-up")
@@ -80,6 +81,7 @@ class TrainingConfig(Section):
     bf16: bool | None = Field(None, description="bfloat16; unset: the hardware decides")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
     num_workers: int = Field(0, ge=0, description="processes that prepare batches")
+    threads: int | None = Field(None, ge=1, description="that share a step on a CPU; unset: one for each usable core")
     seed: int = Field(0, ge=0, lt=2**32)
     log_every_steps: int = Field(50, ge=1, description="console line and metrics.jsonl")
     checkpoint_every_steps: int = Field(500, ge=1)

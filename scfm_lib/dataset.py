@@ -1,16 +1,17 @@
-"""From a store to batches: split every cell's molecules in two, and put halves of similar length together.
+"""From a store to batches: cells of similar length together, every cell's molecules split in two.
 
 Each molecule of a cell goes to half A or half B by the toss of a coin. The halves are two independent samples of the
 same cell (count splitting: Neufeld et al., Biostatistics 2022), so predicting B from A can only succeed by knowing
 what kind of cell this is; noise cannot be copied. Splitting genes instead of molecules was measured and is worse
 (CONTRIBUTING.md).
 
-Everything random is drawn from (seed, epoch, window), never from a running state: batch number i is the same whoever
-asks for it, in whatever order, with any number of workers. That is what makes a resumed run equal to the bit.
+Nothing random comes from a running state: the order of cells is drawn from (seed, epoch), and how a gene's coins fall
+follows from (seed, epoch, cell, gene). Batch number i is the same whoever asks for it, in whatever order, with any
+number of workers or processes. That is what makes a resumed run equal to the bit.
 """
 
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,11 +19,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .data.store import Store, ragged
+from .data.coins import heads, scramble, shuffled
+from .data.store import Store
+from .model import on_grid
+from .runtime.distributed import ALONE, Distributed
 
 TARGET_SUM = 1e4  # values are log1p of counts per 10,000, as in scanpy's tutorials
 Counts = TypeVar("Counts", np.ndarray, sp.csr_matrix)
-WINDOW = 2048  # cells inside which halves are sorted by length: enough that padding is a few per cent
+WINDOW = 2048  # cells inside which cells are sorted by length: enough that padding is a few per cent
 
 
 @dataclass
@@ -40,7 +44,7 @@ class Batch:
     @property
     def most_tokens(self) -> int:
         """T, the columns of `genes` that hold every token."""
-        return max(1, int(self.tokens.max()))
+        return min(self.genes.shape[1], on_grid(int(self.tokens.max())))
 
     @property
     def molecules(self) -> Tensor:
@@ -59,115 +63,107 @@ class Batch:
         return [(name, t) for name, t in vars(self).items() if isinstance(t, Tensor)]
 
     def split(self, parts: int) -> list[Self]:
-        """So many micro-batches, each cut to its own longest half.
-
-        Where there are fewer half cells than parts, the last ones have no molecules to predict, so that every process
-        has something to compute in every step.
-        """
-        if parts == 1:
-            return [self]
-        pieces = []
-        for rows in torch.arange(len(self.cells)).tensor_split(min(parts, len(self.cells))):
-            read = slice(0, max(1, int((self.values[rows] > 0).sum(1).max())))
-            predicted = slice(0, max(1, int((self.target_counts[rows] > 0).sum(1).max())))
-            inputs = self.genes[rows, read], self.values[rows, read]
-            targets = self.target_genes[rows, predicted], self.target_counts[rows, predicted]
-            pieces.append(type(self)(*inputs, *targets, self.cells[rows], self.batch[rows], self.tokens[rows.numpy()]))
-        idle = replace(pieces[0], target_counts=torch.zeros_like(pieces[0].target_counts))
-        return pieces + [idle] * (parts - len(pieces))
+        """So many micro-batches; fewer, where there are fewer half cells."""
+        pieces = np.array_split(np.arange(len(self.cells)), min(parts, len(self.cells)))
+        rows = [slice(piece[0], piece[-1] + 1) for piece in pieces]
+        return [replace(self, tokens=self.tokens[r], **{name: t[r] for name, t in self._tensors()}) for r in rows]
 
 
 class HalfCells(Dataset):
     """Item `step` is the batch of that optimizer step: both halves of about `cells_per_step` cells.
 
-    Over an epoch every cell is used exactly once, as two halves (they may fall into neighbouring batches).
+    Over an epoch every cell is used exactly once, as two halves.
 
     Args:
         store: where the counts are.
-        cells: numbers of the cells to use (cells,).
+        cells: numbers of the cells to use (cells,); those that are not held out when unset.
         cells_per_step: cells per optimizer step.
         seed: of order and coins.
+        token_share: a half shows no more tokens than this share of what cells of the step have; which ones is random.
+        distributed: an item is this process's share of the batch: the halves of every so many-th cell.
     """
 
-    def __init__(self, store: Store, cells: np.ndarray, cells_per_step: int, seed: int):
-        self.store, self.cells, self.seed = store, cells, seed
-        self.cells_per_step = min(cells_per_step, len(cells))
+    def __init__(
+        self,
+        store: Store,
+        cells: np.ndarray | None,
+        cells_per_step: int,
+        seed: int,
+        token_share: float = 1.0,
+        distributed: Distributed = ALONE,
+    ):
+        self.store, self.seed, self.token_share, self.distributed = store, seed, token_share, distributed
+        self._given, self._shuffled = cells, (-1, np.zeros(0, dtype=np.uint32))  # of which epoch, in its order
+        count = int((~store.held_out).sum()) if cells is None else len(cells)
+        self.cells_per_step = min(cells_per_step, count)
         self.steps_per_window = max(1, WINDOW // self.cells_per_step)
-        self.steps_per_epoch = -(-len(cells) // self.cells_per_step)
-        self._window: tuple[tuple[int, int], list[Batch]] | None = None
+        self.steps_per_epoch = -(-count // self.cells_per_step)
 
     def __len__(self) -> int:
         return self.steps_per_epoch
 
-    def epoch_ends(self, step: int) -> bool:
-        """Whether an epoch is complete after so many steps."""
-        return step % self.steps_per_epoch == 0
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to a worker that is spawned: it makes the epoch's order anew."""
+        return vars(self) | {"_shuffled": (-1, None)}
 
-    def split(self, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """How many of each gene's molecules (nonzeros,) go to half A: a coin for each."""
-        return rng.binomial(counts, 0.5)
+    @property
+    def cells(self) -> np.ndarray:
+        """Numbers of the cells in use (cells,)."""
+        return np.flatnonzero(~self.store.held_out) if self._given is None else self._given
+
+    def cells_of(self, step: int) -> np.ndarray:
+        """The cells of a step (cells,), in all processes: neighbours in a window of the epoch sorted by tokens."""
+        epoch, in_epoch = divmod(int(step), self.steps_per_epoch)
+        if self._shuffled[0] != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.cells.astype(np.uint32))
+            self._shuffled = (epoch, order)
+        window, position = divmod(in_epoch, self.steps_per_window)
+        size = self.steps_per_window * self.cells_per_step
+        cells = self._shuffled[1][window * size : (window + 1) * size]
+        cells = cells[np.argsort(self.store.tokens[cells], kind="stable")]  # padded tokens would be dear
+        groups = -(-len(cells) // self.cells_per_step)
+        group = np.random.default_rng([self.seed, epoch, window]).permutation(groups)[position]
+        return cells[group * len(cells) // groups : (group + 1) * len(cells) // groups]
+
+    def molecules(self, step: int) -> float:
+        """Molecules to predict in a step, by all processes."""
+        return float(self.store.molecules[self.cells_of(step)].sum(dtype=np.int64))
+
+    def split(self, counts: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """How many of each gene's molecules (nonzeros,) go to half A: a coin for each, from the bits of a number."""
+        return heads(counts, words)
 
     def __getitem__(self, step: int) -> Batch:
-        epoch, in_epoch = divmod(int(step), self.steps_per_epoch)
-        window, position = divmod(in_epoch, self.steps_per_window)
-        if self._window is None or self._window[0] != (epoch, window):
-            self._window = ((epoch, window), self._make_window(epoch, window))
-        return self._window[1][position]
+        cells = self.cells_of(step)
+        mine = self.distributed.shard(cells)
+        most = None if self.token_share == 1 else on_grid(round(self.token_share * self.store.tokens[cells].mean()))
+        batch = self.halves(mine if len(mine) else cells[:1], int(step) // self.steps_per_epoch, most)
+        # a process without cells is idle, but it keeps step
+        return batch if len(mine) else replace(batch, target_counts=torch.zeros_like(batch.target_counts))
 
-    def _make_window(self, epoch: int, window: int) -> list[Batch]:
-        size = self.steps_per_window * self.cells_per_step
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.cells))
-        chosen = self.cells[order[window * size : (window + 1) * size]]
-        rng = np.random.default_rng([self.seed, epoch, window])
-
-        genes, counts, lengths = self.store.rows(chosen)
-        half_a = self.split(counts.astype(np.int64), rng)
-        owner = np.repeat(np.arange(len(chosen)), lengths)
-        pool_genes, pool_counts, pool_lengths, pool_tokens = [], [], [], []
-        for half in (half_a, counts - half_a):
-            seen = half > 0
-            pool_genes.append(genes[seen])
-            pool_counts.append(half[seen])
-            pool_lengths.append(np.bincount(owner[seen], minlength=len(chosen)))
-            pool_tokens.append(np.bincount(owner[seen & (genes < self.store.n_tokens)], minlength=len(chosen)))
-        halves = _Halves(
-            np.concatenate(pool_genes).astype(np.int64),
-            np.concatenate(pool_counts).astype(np.float32),
-            np.concatenate([[0], np.cumsum(np.concatenate(pool_lengths))]),
-            np.tile(self.store.library_size[chosen] / 2, 2),
-            np.tile(chosen, 2),
-            np.tile(self.store.batch[chosen], 2),
-            np.concatenate(pool_tokens),
-        )
-        by_length = np.argsort(halves.tokens, kind="stable")  # attention is what padding would make dear
-        groups = np.array_split(by_length, -(-len(chosen) // self.cells_per_step))
-        rng.shuffle(groups)
-        return [halves.batch(group, (group + len(chosen)) % (2 * len(chosen))) for group in groups]
-
-
-@dataclass
-class _Halves:
-    """All halves of a window in CSR form: first every A, then every B, so that i and i + n belong together."""
-
-    genes: np.ndarray
-    counts: np.ndarray
-    indptr: np.ndarray
-    library_size: np.ndarray
-    cells: np.ndarray
-    experiment: np.ndarray
-    tokens: np.ndarray
-
-    def batch(self, inputs: np.ndarray, targets: np.ndarray) -> Batch:
-        genes, counts = self._padded(inputs)
-        target_genes, target_counts = self._padded(targets)
-        values = log_normalise(counts, self.library_size[inputs])
-        which = (self.cells[inputs].astype(np.int64), self.experiment[inputs].astype(np.int64))
-        arrays = (genes, values, target_genes, target_counts, *which)
-        return Batch(*(torch.from_numpy(a) for a in arrays), self.tokens[inputs])
-
-    def _padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        index, lengths = ragged(self.indptr, rows)
-        return pad(self.genes[index], lengths), pad(self.counts[index], lengths)
+    def halves(self, cells: np.ndarray, epoch: int, most_tokens: int | None = None) -> Batch:
+        """Both halves of these cells as they fall in an epoch, every A, then every B; with so many tokens at most."""
+        genes, counts, lengths = self.store.rows(cells)
+        count, row = len(cells), np.repeat(np.arange(len(cells)), lengths)
+        seed = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
+        words = scramble((seed + scramble(cells.astype(np.uint64)))[row] + genes)
+        half_a = self.split(counts, words)
+        in_a, in_b = np.flatnonzero(half_a), np.flatnonzero(half_a < counts)
+        seen = np.concatenate([in_a, in_b])
+        row = np.concatenate([row[in_a], row[in_b] + count])
+        both = np.concatenate([half_a[in_a], counts[in_b] - half_a[in_b]]).astype(np.float32)
+        genes, lengths = genes[seen].astype(np.int64), np.bincount(row, minlength=2 * count)
+        is_token = np.flatnonzero(genes < self.store.n_tokens)
+        tokens = np.bincount(row[is_token], minlength=2 * count)
+        if most_tokens is not None:  # the first ones of each row shall be a random sample
+            order = is_token[shuffled(row[is_token], words[seen[is_token]] ^ (row[is_token] >= count))]
+            genes[is_token], both[is_token] = genes[order], both[order]
+            tokens = np.minimum(tokens, most_tokens)
+        genes, both, cells = pad(genes, lengths), pad(both, lengths), np.tile(cells, 2)
+        values = log_normalise(both, self.store.library_size[cells] / 2)
+        targets = np.roll(genes, count, axis=0), np.roll(both, count, axis=0)
+        arrays = (genes, values, *targets, cells.astype(np.int64), self.store.batch[cells].astype(np.int64))
+        return Batch(*(torch.from_numpy(a) for a in arrays), tokens)
 
 
 def pad(flat: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from .data.write import check_new_h5ad, write_h5ad
 from .dataset import log_normalise, pad
 from .errors import InputError
 from .model import CellTransformer
+from .runtime.threads import Threads, threads_for
 
 
 def token_batches(
@@ -84,10 +85,16 @@ def embed(
     device = torch.device(device or home)
     was_training = model.training
     model.to(device).eval()
+
+    @torch.inference_mode()
+    def vectors(batch: tuple[np.ndarray, Tensor, Tensor]) -> tuple[np.ndarray, Tensor]:
+        rows, genes, values = batch
+        return rows, model.encode(genes.to(device), values.to(device)).float().cpu()
+
     try:
-        with torch.inference_mode():
-            for rows, genes, values in token_batches(model, cells, batch_size=batch_size):
-                out[rows] = model.encode(genes.to(device), values.to(device)).float().cpu().numpy()
+        with Threads(threads_for(device)) as threads:
+            for rows, encoded in threads.map(vectors, token_batches(model, cells, batch_size=batch_size)):
+                out[rows] = encoded.numpy()
     finally:
         model.to(home).train(was_training)
     return out

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from .config import ModelConfig
 
 VALUE_WIDTH = 32  # hidden width of the small network that turns an expression value into a vector
+GRID = 8  # numbers of tokens are rounded up to it: a CPU keeps a compiled product, and its memory, for each number seen
 KINKS = (1.2, 6.5)  # where its kinks lie at the start: among log1p of counts per 10,000, most of which are there
 
 
@@ -127,7 +128,7 @@ class CellTransformer(nn.Module):
         if most_tokens is None:
             order = is_token.int().argsort(dim=1, descending=True, stable=True)
             genes, values, is_token = (t.gather(1, order) for t in (genes, values, is_token))
-            most_tokens = max(1, int(is_token.sum(1).max()))
+            most_tokens = on_grid(int(is_token.sum(1).max()))
         is_token = is_token[:, :most_tokens]
         x = self.tokens(genes[:, :most_tokens] * is_token, values[:, :most_tokens])
         x = torch.cat([self.cell_start(genes, values)[:, None].to(x.dtype), x], dim=1)
@@ -166,6 +167,11 @@ class CellTransformer(nn.Module):
     ) -> Tensor:
         """(B, S), (B, S), and (B,) the cells' batches -> log-odds (B, G)."""
         return self.decode(self.encode(genes, values, most_tokens), batch)
+
+
+def on_grid(tokens: int) -> int:
+    """A number of tokens rounded up to `GRID`; at least one step of it."""
+    return max(1, -(-tokens // GRID)) * GRID
 
 
 def prediction_loss(logits: Tensor, target_genes: Tensor, target_counts: Tensor) -> Tensor:

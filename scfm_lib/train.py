@@ -3,7 +3,6 @@
 What happens around a step is in `runtime/` (logger, stop conditions, several processes) and changes no weight.
 """
 
-import contextlib
 import math
 import sys
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .checkpoint import Checkpoints, TrainState, config_like, find_checkpoint, load_checkpoint
@@ -27,6 +25,7 @@ from .runtime.distributed import ALONE, Distributed, join_processes
 from .runtime.logger import Logger
 from .runtime.run_dir import RunDir, find_run, new_run, resumed_run
 from .runtime.stopping import Stop
+from .runtime.threads import Threads, threads_for
 from .start import new_model, pca_start, start_from, trained_model
 
 VALIDATION_CELLS = 5_000  # more would not make the loss clearer, only the epoch longer
@@ -90,9 +89,9 @@ def training_step(
     state: TrainState,
     micro_batches: list[Batch],
     lr: float,
-    molecules: Tensor | None = None,
+    molecules: float | torch.Tensor | None = None,
     distributed: Distributed = ALONE,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One optimizer step: the loss in nats per molecule (a scalar) and the gradients' norm before clipping.
 
     Args:
@@ -104,48 +103,51 @@ def training_step(
     """
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
-    loss = torch.zeros((), device=state.device)
     molecules = sum(batch.molecules for batch in micro_batches) if molecules is None else molecules
-    for number, batch in enumerate(micro_batches, start=1):
+
+    def loss_of(batch: Batch) -> torch.Tensor:
         batch = batch.to(state.device)
-        with contextlib.nullcontext() if number == len(micro_batches) else distributed.no_sync(state.ddp_model):
-            with autocast(state.device, state.precision):
-                logits = state.ddp_model(batch.genes, batch.values, batch.most_tokens, batch.batch)
-            part = prediction_loss(logits, batch.target_genes, batch.target_counts) / molecules
-            # gradients are averaged over processes: make that a sum
-            summed = part if distributed.world_size == 1 else part * distributed.world_size
-            state.scaler.scale(summed).backward()
-        loss += part.detach()
+        with autocast(state.device, state.precision):
+            logits = state.model(batch.genes, batch.values, batch.most_tokens, batch.batch)
+        return prediction_loss(logits, batch.target_genes, batch.target_counts) / molecules
+
+    weights = list(state.model.parameters())
+    parts = [part for batch in micro_batches for part in batch.split(state.threads.count)]
+    loss = state.threads.backward(loss_of, parts, weights, state.scaler.scale)
+    distributed.sum_gradients(weights)
     state.scaler.unscale_(state.optimizer)
-    grad_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.settings.max_grad_norm)
+    grad_norm = torch.nn.utils.clip_grad_norm_(weights, state.settings.max_grad_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     return loss, grad_norm
 
 
-def validation_loss(
-    model: CellTransformer, store: Store, settings: TrainingConfig, device: torch.device, precision: str
-) -> float:
-    """Nats per molecule on held-out cells, with the same coins every time."""
-    dataset = HalfCells(store, np.flatnonzero(store.held_out)[:VALIDATION_CELLS], settings.batch_size, settings.seed)
-    training, total, molecules = model.training, 0.0, 0.0
-    model.eval()
-    with torch.inference_mode(), autocast(device, precision):
-        for step in range(len(dataset)):
-            batch = dataset[step].to(device)
+def validation_loss(state: TrainState, store: Store) -> float:
+    """Nats per molecule on held-out cells (a random sample, if they are many), with the same coins every time."""
+    model, settings, held_out = state.model, state.settings, np.flatnonzero(store.held_out)
+    if len(held_out) > VALIDATION_CELLS:
+        held_out = np.random.default_rng(settings.seed).choice(held_out, VALIDATION_CELLS, replace=False)
+    dataset = HalfCells(store, held_out, settings.batch_size, settings.seed)
+
+    @torch.inference_mode()
+    def judge(batch: Batch) -> np.ndarray:
+        batch = batch.to(state.device)
+        with autocast(state.device, state.precision):
             logits = model(batch.genes, batch.values, batch.most_tokens, batch.batch)
-            total += float(prediction_loss(logits, batch.target_genes, batch.target_counts))
-            molecules += float(batch.molecules)
+        nats = prediction_loss(logits, batch.target_genes, batch.target_counts)
+        return np.array([float(nats), float(batch.molecules)])
+
+    training = model.training
+    model.eval()
+    nats, molecules = sum(state.threads.map(judge, (dataset[step] for step in range(len(dataset)))))
     model.train(training)
-    return total / max(1.0, molecules)
+    return float(nats / max(1.0, molecules))
 
 
-def training_loop(
-    state: TrainState, data: HalfCells, logger: Logger, checkpoints: Checkpoints, stop: Stop, distributed: Distributed
-) -> None:
+def training_loop(state: TrainState, data: HalfCells, logger: Logger, checkpoints: Checkpoints, stop: Stop) -> None:
     """Takes steps from `state.step` to the last epoch's end, or until `stop` says so."""
-    settings, held_out = state.settings, data.store.held_out.any()
+    settings, distributed = state.settings, data.distributed
     total_steps = settings.num_epochs * data.steps_per_epoch
     loader = DataLoader(
         data,
@@ -158,15 +160,15 @@ def training_loop(
     state.model.train()
     for batch in logger.time_waiting(loader):
         lr = learning_rate(state.step, total_steps, settings)
-        micro_batches = distributed.shard(batch.split(distributed.world_size * state.micro_batches))
-        loss, grad_norm = training_step(state, micro_batches, lr, batch.molecules, distributed)
+        molecules = data.molecules(state.step)
+        loss, grad_norm = training_step(state, batch.split(state.micro_batches), lr, molecules, distributed)
         state.step += 1
         ends = state.step == total_steps or stop.now(state.step)
         ends, due = distributed.any(ends, checkpoints.due(state.step))
-        logger.step(state.step, loss, batch.molecules, grad_norm, lr, now=ends or due)  # not finite: raises, not saved
-        if held_out and data.epoch_ends(state.step):
+        logger.step(state.step, loss, molecules, grad_norm, lr, now=ends or due)  # not finite: raises, not saved
+        if state.step % data.steps_per_epoch == 0 and data.store.held_out.any():
             if distributed.is_first:
-                loss = validation_loss(state.model, data.store, settings, state.device, state.precision)
+                loss = validation_loss(state, data.store)
                 state.judge_epoch(loss)
                 logger.validation(state.step, loss, state.waited)
             ends = any(distributed.any(ends, state.waits_no_more))
@@ -251,12 +253,11 @@ def _train(
     """Sets up what the loop needs, and runs it."""
     config, settings, saved = begun.config, begun.config.training, begun.saved
     store = open_store(begun.store)
-    cells = np.flatnonzero(~store.held_out)
     per_forward = settings.batch_size * distributed.world_size
     cells_per_step = saved["cells_per_step"] if saved else per_forward * settings.gradient_accumulation_steps
-    dataset = HalfCells(store, cells, cells_per_step, settings.seed)
+    dataset = HalfCells(store, None, cells_per_step, settings.seed, settings.token_share, distributed)
 
-    start = saved["start"] if saved else pca_start(store, cells, config.model.gene_embedding_dim, settings.seed)
+    start = saved["start"] if saved else pca_start(store, dataset.cells, config.model.gene_embedding_dim, settings.seed)
     model = new_model(config.model, settings.seed, start)
     model.symbols, model.ensembl = store.symbols, store.ensembl
     if trained is not None:
@@ -268,7 +269,8 @@ def _train(
     torch.manual_seed(settings.seed + distributed.rank)
     if saved:
         state.restore(saved, random_state=distributed.is_first)
-    state.ddp_model = distributed.wrap(model, device)
+    distributed.same_weights(model)
+    count = threads_for(device, config.model.dropout, (saved or {}).get("threads") or settings.threads)
 
     constants = {
         "config": config.model_dump(),
@@ -277,15 +279,16 @@ def _train(
         "ensembl": store.ensembl.tolist(),
         "batches": store.batches,
         "start": start,
+        "threads": count if device.type == "cpu" else None,
         "store": "store" if store.dir.parent == begun.path else str(store.dir.resolve()),
     }
     checkpoints = Checkpoints(begun.path, settings, constants, begun.checkpoint, distributed.is_first)
     logger = Logger(begun.path, config, dataset, state.step, device, precision, distributed, stop.deadline, **outputs)
-    with logger, stop:
+    with logger, stop, Threads(count) as state.threads:
         logger.begin(store, sum(p.numel() for p in model.parameters()))
         if checkpoints.newest is None:
             checkpoints.save(state)
-        training_loop(state, dataset, logger, checkpoints, stop, distributed)
+        training_loop(state, dataset, logger, checkpoints, stop)
         finished = logger.end(state.step, checkpoints.newest, state.waits_no_more)
     if state.best:
         model.load_state_dict(state.best["model"])

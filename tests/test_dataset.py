@@ -1,3 +1,5 @@
+import pickle
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -5,8 +7,10 @@ import pytest
 import torch
 
 import scfm_lib as scfm
+from scfm_lib.data.coins import heads, scramble, shuffled
 from scfm_lib.dataset import HalfCells, log_normalise
 from scfm_lib.embed import token_batches
+from scfm_lib.model import GRID, on_grid
 from scfm_lib.start import new_model, pca_start
 
 
@@ -58,16 +62,81 @@ def test_a_batch_is_the_same_whoever_asks_and_differs_between_epochs_and_seeds(s
     assert not equal(first[0], HalfCells(store, np.arange(300), 32, seed=1)[0])
 
 
-def test_tokens_come_first_and_halves_with_as_many_are_together(store) -> None:
+def test_tokens_come_first_and_cells_with_as_many_are_together(store) -> None:
     assert store.n_tokens == 60 < len(store.symbols)
     batches = [HalfCells(store, np.arange(300), 32, seed=0)[step] for step in range(10)]
     for batch in batches:
         is_token = ((batch.genes < 60) & (batch.values > 0)).numpy()
         np.testing.assert_array_equal(batch.tokens, is_token.sum(1))
         np.testing.assert_array_equal(is_token, np.arange(is_token.shape[1]) < batch.tokens[:, None])
-        assert batch.most_tokens == batch.tokens.max()
-    first, last = zip(*sorted((batch.tokens.min(), batch.tokens.max()) for batch in batches), strict=True)
+        assert batch.tokens.max() <= batch.most_tokens < batch.tokens.max() + GRID
+        assert batch.most_tokens % GRID == 0
+    whole = [store.tokens[batch.cells] for batch in batches]
+    first, last = zip(*sorted((tokens.min(), tokens.max()) for tokens in whole), strict=True)
     assert all(last[i] <= first[i + 1] for i in range(9))
+
+
+def test_a_random_share_of_the_tokens_is_read_and_every_gene_is_heard(store) -> None:
+    whole, some = (HalfCells(store, np.arange(300), 32, seed=0, token_share=share) for share in (1.0, 0.25))
+    read = []
+    for step in range(20 * len(some)):
+        all_of_them, batch = whole[step], some[step]
+        assert torch.equal(batch.cells, all_of_them.cells)
+        columns = on_grid(round(0.25 * store.tokens[batch.cells].mean()))
+        assert batch.most_tokens == columns < all_of_them.most_tokens
+        np.testing.assert_array_equal(batch.tokens, np.minimum(all_of_them.tokens, columns))
+        for name in ("genes", "target_genes"):
+            assert torch.equal(getattr(batch, name).sort(1).values, getattr(all_of_them, name).sort(1).values)
+        assert batch.values.sum().item() == pytest.approx(all_of_them.values.sum().item())
+        for row, values, tokens in zip(batch.genes.numpy(), batch.values.numpy(), batch.tokens, strict=True):
+            has = np.isin(np.arange(60), row[values > 0])
+            read.append(np.where(has, np.bincount(row[:tokens], minlength=60), np.nan))
+    shown = np.nanmean(read, axis=0)  # of the halves that have a gene, the share where it is a token
+    assert shown.shape == (60,)  # and no gene that is no token among them
+    assert 0.25 < shown.min() < shown.max() < 0.75
+    assert shown[:10].mean() == pytest.approx(shown[-10:].mean(), rel=0.2)  # not those that come first in the store
+
+
+@pytest.mark.parametrize("coins", [1, 2, 5, 63, 64, 1000, 20_000])
+def test_coins_fall_heads_as_binomials_say(coins) -> None:
+    count = 20_000 if coins < 9999 else 500
+    found = heads(np.full(count, coins), scramble(np.arange(count, dtype=np.uint64)))
+    assert (found.min() >= 0) & (found.max() <= coins)
+    assert found.mean() == pytest.approx(coins / 2, abs=5 * (coins / 4 / len(found)) ** 0.5)
+    assert found.var() == pytest.approx(coins / 4, rel=0.05 if coins < 9999 else 0.3)
+    assert abs(np.corrcoef(found[1:], found[:-1])[0, 1]) < 5 / len(found) ** 0.5  # neighbours tell nothing
+
+
+def test_coins_do_not_hear_of_each_other() -> None:
+    words = scramble(np.arange(6, dtype=np.uint64))
+    coins = np.array([0, 3, 63, 64, 9_000, 50_000])
+    together, alone = heads(coins, words), [heads(coins[i : i + 1], words[i : i + 1])[0] for i in range(6)]
+    assert together.tolist() == alone
+
+
+def test_what_is_shuffled_stays_in_its_row() -> None:
+    rows = np.repeat([0, 1, 5, 70_000], [4, 1, 300, 5])
+    places = [shuffled(rows, scramble(np.arange(310, dtype=np.uint64) + np.uint64(seed))) for seed in (0, 1000)]
+    for found in places:
+        np.testing.assert_array_equal(rows[found], rows)
+        np.testing.assert_array_equal(np.sort(found), np.arange(310))
+        assert abs(np.corrcoef(found[5:305], np.arange(300))[0, 1]) < 0.3
+    assert (places[0] != places[1]).mean() > 0.9
+    assert len(shuffled(rows[:0], np.zeros(0, dtype=np.uint64))) == 0
+
+
+def test_how_coins_fall_depends_on_cell_gene_epoch_and_seed_alone(store) -> None:
+    data = HalfCells(store, np.arange(300), 32, seed=0)
+    together, alone = data.halves(np.array([3, 7, 250]), epoch=2), data.halves(np.array([7]), epoch=2)
+    length = int((alone.values[0] > 0).sum())
+    assert torch.equal(together.genes[1, :length], alone.genes[0, :length])
+    assert torch.equal(together.values[1, :length], alone.values[0, :length])
+    some = [data.halves(np.array(cells), 2, most_tokens=GRID) for cells in ([3, 7, 250], [7])]
+    assert torch.equal(some[0].genes[1, :length], some[1].genes[0, :length])  # also which tokens come first
+    assert not torch.equal(some[1].genes[0, :length], alone.genes[0, :length])
+    other_epoch, other_seed = data.halves(np.array([7]), 3), HalfCells(store, None, 32, 1).halves(np.array([7]), 2)
+    assert not equal(alone, other_epoch)
+    assert not equal(alone, other_seed)
 
 
 def test_the_start_is_the_pca_of_the_training_cells(store) -> None:
@@ -119,10 +188,19 @@ def as_adata(store, cells) -> ad.AnnData:
     return ad.AnnData(store.matrix(cells)[:, ::-1], var=pd.DataFrame(index=store.symbols[::-1]))
 
 
-def test_workers_change_nothing(store) -> None:
-    batches = HalfCells(store, np.arange(300), 32, seed=0)
-    loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=range(12), num_workers=2)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_change_nothing_and_are_sent_little(store, method) -> None:
+    batches = HalfCells(store, None, 32, seed=0, token_share=0.5)
+    batches[0]  # which remembers the epoch's order
+    assert len(pickle.dumps(batches)) < 1000
+    settings = {"num_workers": 2, "multiprocessing_context": method}
+    loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=range(12), **settings)
     assert all(equal(batches[step], batch) for step, batch in enumerate(loader))
+
+
+def test_the_molecules_of_a_step_are_known_before_it_is_made(store) -> None:
+    batches = HalfCells(store, np.arange(300), 32, seed=0)
+    assert [batches.molecules(step) for step in range(15)] == [float(batches[step].molecules) for step in range(15)]
 
 
 def test_micro_batches_are_the_batch_cut_in_pieces(store) -> None:
@@ -133,7 +211,7 @@ def test_micro_batches_are_the_batch_cut_in_pieces(store) -> None:
     assert sum(part.molecules for part in parts) == batch.molecules
     np.testing.assert_array_equal(np.concatenate([part.tokens for part in parts]), batch.tokens)
     assert all(part.most_tokens <= part.values.shape[1] for part in parts)
-    assert all(((part.values > 0).sum(1).max() == part.values.shape[1]) for part in parts)
+    assert len(batch.split(1000)) == len(batch.cells)
 
 
 def test_values_are_scanpys_log1p_of_counts_per_ten_thousand(cells) -> None:
@@ -147,7 +225,8 @@ def test_values_are_scanpys_log1p_of_counts_per_ten_thousand(cells) -> None:
 
 def test_little_is_padding_on_real_cells(zheng, tmp_path) -> None:
     store = scfm.prepare([zheng], scfm.load_config("minimal"), tmp_path / "store")
-    batches = HalfCells(store, np.arange(len(store)), 32, seed=0)
-    tokens = [batches[step].tokens for step in range(len(batches))]
-    places = sum(len(rows) * rows.max() for rows in tokens)
-    assert 1 - sum(rows.sum() for rows in tokens) / places < 0.06
+    for share, most in ((1.0, 0.2), (0.5, 0.01)):  # a share leaves tokens over to fill a row with
+        batches = HalfCells(store, np.arange(len(store)), 32, seed=0, token_share=share)
+        found = [batches[step] for step in range(len(batches))]
+        places = sum(len(batch.cells) * batch.most_tokens for batch in found)
+        assert 1 - sum(batch.tokens.sum() for batch in found) / places < most

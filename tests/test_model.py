@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import scfm_lib as scfm
-from scfm_lib.model import prediction_loss
+from scfm_lib.model import on_grid, prediction_loss
 from scfm_lib.start import new_model
 
 GENES, TOKENS = 100, 60
@@ -161,9 +161,9 @@ def test_shapes(model, batch) -> None:
     assert model.cell_start(*batch).shape == (5, 16)
     assert model.tokens(batch[0].clamp(max=TOKENS - 1), batch[1]).shape == (5, 12, 16)
     genes, values, most = sorted_rows(*batch)
-    for x, attend in (model.read(genes, values, most), model.read(*batch)):
-        assert x.shape == (5, 1 + most, 16)
-        assert attend.shape == (5, 1, 1, 1 + most)
+    for (x, attend), width in ((model.read(genes, values, most), most), (model.read(*batch), on_grid(most))):
+        assert x.shape == (5, 1 + width, 16)
+        assert attend.shape == (5, 1, 1, 1 + width)
         assert torch.equal(attend[:, 0, 0].sum(1), 1 + ((genes < TOKENS) & (values > 0)).sum(1))
     assert model.encode(*batch).shape == (5, 8)
     assert model(*batch).shape == (5, GENES)

@@ -153,7 +153,8 @@ def test_the_loss_that_is_told_is_a_mean_over_molecules_as_on_held_out_cells(cel
     tiny.training.num_epochs, tiny.training.learning_rate, tiny.training.log_every_steps = 1, 1e-12, 1000
     run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, tensorboard=False)
     store = scfm.open_store(run.dir / "store")
-    batches = HalfCells(store, np.flatnonzero(~store.held_out), tiny.training.batch_size, tiny.training.seed)
+    settings = tiny.training
+    batches = HalfCells(store, None, settings.batch_size, settings.seed, settings.token_share)
     nats, molecules = 0.0, []
     with torch.inference_mode():
         for batch in (batches[step] for step in range(len(batches))):
@@ -275,7 +276,7 @@ def test_patience_keeps_the_best_epoch_and_resumes_as_ended(tiny, cells, tmp_pat
     kept = scfm.load_model(run.dir)
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), run.model.parameters(), strict=True))
     store = scfm.open_store(run.dir / "store")
-    here = validation_loss(kept, store, tiny.training, CPU, "fp32")
+    here = validation_loss(new_state(kept, tiny.training, CPU), store)
     assert here == pytest.approx(min(losses), rel=1e-6)
     shared = scfm.load_model(scfm.save_pretrained(run, tmp_path / "shared"))
     assert all(torch.equal(a, b) for a, b in zip(shared.parameters(), run.model.parameters(), strict=True))

@@ -336,7 +336,7 @@ plt.show()
 # ## 4. Two processes, one run
 #
 # With two cards, or two CPUs, each process takes half of every batch. Each works out its gradient, then they exchange
-# them (torch's *DistributedDataParallel*, DDP) and both take the same step. For this to be the run that one process
+# them and both take the same step. For this to be the run that one process
 # would make, the gradients of the halves must give that of the whole. Here is a batch, its half cells in order of
 # their molecules, and its gradient. We look at one part of it: a number for each gene's bias in the decoder.
 

@@ -424,12 +424,16 @@ if labelled:
 # same model before training, from random numbers and from the PCA start, which also knows how common each gene is.
 
 # %% tags=["nbval-ignore-output"]
+import torch
+
 from scfm_lib.checkpoint import load_checkpoint
 from scfm_lib.evaluate import models
-from scfm_lib.train import validation_loss
+from scfm_lib.train import new_state, validation_loss
 
 stages = models(load_checkpoint(run.checkpoint), run.config)
-losses = {name: validation_loss(model, store, config.training, "cpu", "fp32") for name, model in stages.items()}
+losses = {}
+for name, model in stages.items():
+    losses[name] = validation_loss(new_state(model, config.training, torch.device("cpu")), store)
 for name, loss in losses.items():
     print(f"{name:10} {loss:.2f} nats per molecule")
 

@@ -24,7 +24,8 @@ from .read import Cells, held_out, open_cells
 SAMPLE = 50_000  # cells from which the highly variable genes are chosen: more changes little and costs memory
 MOST_GENES = 2**16 - 1  # a gene's number takes two bytes
 ARRAYS = {"indptr": "<i8", "genes": "<u2", "counts": "<u4"}
-ARRAYS |= {"library_size": "<f4", "held_out": "|b1", "dataset": "<u2", "batch": "<u2"}
+ARRAYS |= {"tokens": "<u2", "molecules": "<u4", "library_size": "<f4"}
+ARRAYS |= {"held_out": "|b1", "dataset": "<u2", "batch": "<u2"}
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Store:
     indptr: np.ndarray  # (cells + 1,)
     genes: np.ndarray  # (nonzeros,) vocabulary numbers
     counts: np.ndarray  # (nonzeros,)
+    tokens: np.ndarray  # (cells,) how many of a cell's genes become tokens
+    molecules: np.ndarray  # (cells,) of the vocabulary's genes
     library_size: np.ndarray  # (cells,) molecules over all genes, not only the vocabulary's
     held_out: np.ndarray  # (cells,) bool
     dataset: np.ndarray  # (cells,) which source a cell came from
@@ -48,6 +51,10 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.library_size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A process that is sent a store opens it itself: gigabytes need not be copied."""
+        return open_store, (self.dir,)
 
     def rows(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Genes (nonzeros,), counts (nonzeros,) and how many of them each cell has (cells,), in the order asked."""
@@ -84,6 +91,8 @@ def open_store(path: str | Path) -> Store:
         arrays = {}
         for name, dtype in ARRAYS.items():
             file = path / f"{name}.bin"
+            if name not in meta["lengths"]:
+                raise InputError(f"store {path} is of an older format, without {name}; prepare it again")
             length = meta["lengths"][name]
             if file.stat().st_size != length * np.dtype(dtype).itemsize:
                 raise InputError(f"store {path} is damaged: {file.name} has the wrong size; prepare it again")
@@ -302,6 +311,8 @@ def _write(
                 append("indptr", total + chosen.indptr[1:].astype(np.int64))
                 append("genes", chosen.indices)
                 append("counts", chosen.data)
+                append("tokens", np.diff(chosen[:, : meta["n_tokens"]].indptr))
+                append("molecules", np.asarray(chosen.sum(1)).ravel())
                 append("library_size", np.asarray(rows[here].sum(1)).ravel()[some])
                 append("held_out", out[start : start + rows.shape[0]][here][some])
                 append("dataset", np.full(int(some.sum()), number))

@@ -68,7 +68,7 @@ def estimate(
         "memory_bytes": here.memory_bytes,
         "memory_available": target.memory_bytes,
         "fits": None if target.room is None else total <= target.room,
-        "ram_bytes": ram_bytes(target, here, work),
+        "ram_bytes": ram_bytes(target, here, work, config),
         "disk_bytes": disk_bytes(config, cells, store),
         "seconds": named(here.seconds),
         "seconds_per_epoch": here.seconds[1] / config.training.num_epochs,
@@ -171,23 +171,23 @@ def best_fit(
     )
 
 
-def ram_bytes(target: Target, here: Cost, work: Workload) -> dict[str, int]:
+def ram_bytes(target: Target, here: Cost, work: Workload, config: Config) -> dict[str, int]:
     """Bytes of system memory for the run: Python with its libraries, prepared batches, and on a CPU the training."""
     parts = {
         "python": min(psutil.Process().memory_info().rss, int(1e9)),  # measured on the spot: the same libraries
-        "batches": 2 * work.window_bytes,  # a window is held while the next one is made
+        "batches": (2 + 2 * config.training.num_workers) * work.batch_bytes,  # one is made while one is used; torch's 2
         "training": here.memory_bytes["total"] if target.kind != "cuda" else 0,
     }
     return parts | {"total": sum(parts.values())}
 
 
 def disk_bytes(config: Config, cells: int, store: Store) -> dict[str, int]:
-    """Bytes on disk: the store (6 a gene, 17 a cell), and checkpoints.
+    """Bytes on disk: the store (6 a gene, 23 a cell), and checkpoints.
 
     A checkpoint holds the weights (with patience the best ones too), AdamW's two averages of each, the PCA start, and
     about 50 bytes a gene of names.
     """
-    per_cell = 6 * float(np.diff(store.indptr).mean()) + 17
+    per_cell = 6 * float(np.diff(store.indptr).mean()) + 23
     model, genes = config.model, len(store.symbols)
     start = genes * (4 * (model.gene_embedding_dim + 1) + 50)
     copies = 3 if config.training.patience is None else 4

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_iter
 from ..config import Config, ModelConfig, TrainingConfig
 from ..dataset import Batch
 from ..model import CellTransformer
+from ..runtime.threads import threads_for
 from ..train import new_state, training_step
 from .workload import Shape, parameters
 
@@ -163,13 +164,15 @@ def memory(
         step = trace(config, shape, precision, 1 if on_cpu else CUDA_BLOCK)
     else:
         step = formula(config.model, config.training, shape, precision)
+    threads = threads_for(torch.device("cpu" if on_cpu else "cuda"), config.model.dropout, config.training.threads)
+    peak = max(step.peak, (12 + 4 * threads) * count)  # each thread makes gradients of its own
     kept = on_cpu and not config.training.gradient_checkpointing
-    holes = step.peak * HOLES_BY_LAYER / config.model.num_layers if kept else 0
+    holes = peak * HOLES_BY_LAYER / config.model.num_layers if kept else 0
     parts = {
         "parameters": 4 * count,
         "gradients": 4 * count,
         "optimizer": 8 * count,
-        "activations": step.peak - 16 * count,
+        "activations": peak - 16 * count,
         "overhead": int(FRAMEWORK[precision] + holes if on_cpu else CUDA_CONTEXT),
     }
     return parts | {"total": sum(parts.values())}

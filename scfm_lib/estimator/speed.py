@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..checkpoint import TrainState
 from ..config import Config
 from ..dataset import Batch
 from ..hardware.gpus import Card
+from ..runtime.threads import Threads, threads_for
 from ..start import new_model
 from ..train import new_state, training_step
 from .memory import Trace
@@ -48,6 +50,12 @@ def calibrate(
     """
     ends = time.perf_counter() + seconds
     state = new_state(new_model(config.model, 0, genes=genes).to(device), config.training, device, precision)
+    with Threads(threads_for(device, config.model.dropout, config.training.threads)) as state.threads:
+        return _measured(state, config, batches, genes, ends)
+
+
+def _measured(state: TrainState, config: Config, batches: list[Batch], genes: int, ends: float) -> Speed:
+    """The speed by steps of this state, taken until `ends`."""
 
     def timed(batch: Batch) -> float:
         started = time.perf_counter()
@@ -89,7 +97,7 @@ def calibrate(
 def epoch_seconds(speed: Speed, work: Workload, num_workers: int) -> tuple[float, float, float]:
     """Seconds of an epoch here, its validation included: low, typical, high.
 
-    Workers prepare batches while steps are taken; without any, preparing adds up.
+    Workers prepare batches while steps are taken; without any, preparing adds up. Each makes whole batches of its own.
     """
     seconds = []
     for share in (speed.spread[0], 1.0, speed.spread[1]):
@@ -106,8 +114,8 @@ def card_epoch_seconds(
     """Seconds of an epoch on a card, its validation included: low, typical, high, by its published figures.
 
     The bytes a step reads and writes, and how many operations it launches, are those of the traced passes of its
-    `parts` and of the optimizer; the slower of computing (with reading and writing) and launching counts. The loader
-    is this machine's.
+    `parts` and of the optimizer. The card computes, reads and writes while the host launches operations and prepares
+    batches: the slower of the two counts.
     """
     peak = 1e12 * (card.fp32_tflops if precision == "fp32" else card.half_tflops)
     traffic = parts * trace.traffic + trace.update_traffic
@@ -115,7 +123,7 @@ def card_epoch_seconds(
     seconds = []
     for compute, bandwidth, launch in zip(COMPUTE_SHARE, BANDWIDTH_SHARE, LAUNCH, strict=True):
         busy = work.flops / (peak * compute) + traffic / (1e9 * card.bandwidth_gb_per_s * bandwidth)
-        step = max(busy, operations * launch)
-        seconds.append((step + work.loader_seconds) * work.steps_per_epoch + step * work.validation_flops / work.flops)
+        step = max(busy, operations * launch + work.loader_seconds)
+        seconds.append(step * work.steps_per_epoch + step * work.validation_flops / work.flops)
     high, typical, low = seconds
     return low, typical, high

@@ -119,6 +119,8 @@ def typical_store(n_genes: int, mean_genes: float | None = None, cells: int = 20
         indptr=indptr,
         genes=genes.astype(np.uint16),
         counts=counts.astype(np.uint32),
+        tokens=tokens.astype(np.uint16),
+        molecules=np.add.reduceat(counts, indptr[:-1]).astype(np.uint32),
         library_size=np.add.reduceat(counts, indptr[:-1]).astype(np.float32),
         held_out=np.zeros(cells, dtype=bool),
         dataset=np.zeros(cells, dtype=np.uint16),
@@ -189,8 +191,8 @@ class Workload:
     mean_tokens: float  # of a half cell
     mean_genes: float  # expressed genes of a half cell, tokens among them
     flops: float  # of a training step, on average
-    loader_seconds: float  # to prepare a step's batch here, on average
-    window_bytes: int  # of the batches that are prepared at a time
+    loader_seconds: float  # to prepare a step's batch here: the median, so that a busy moment does not count
+    batch_bytes: int  # of the largest batch of a step
     steps_per_epoch: int
     validation_flops: float  # after each epoch: forward passes over held-out cells, a third of training's each
 
@@ -203,11 +205,13 @@ def padded_flops(model: ModelConfig, parts: list[Batch], genes: int) -> float:
 def workload(config: Config, store: Store, cells: int) -> tuple[Workload, list[Batch]]:
     """What training looks like on so many cells like the store's, and the batches of its first window, shuffled."""
     settings, genes = config.training, len(store.symbols)
-    learned = np.flatnonzero(~store.held_out)
-    halves = HalfCells(store, learned, settings.batch_size * settings.gradient_accumulation_steps, settings.seed)
-    started = time.perf_counter()
-    batches = [halves[step] for step in range(min(halves.steps_per_window, halves.steps_per_epoch))]
-    seconds = time.perf_counter() - started
+    cells_per_step = settings.batch_size * settings.gradient_accumulation_steps
+    halves = HalfCells(store, None, cells_per_step, settings.seed, settings.token_share)
+    batches, seconds = [], []
+    for step in range(min(halves.steps_per_window, halves.steps_per_epoch)):
+        started = time.perf_counter()
+        batches.append(halves[step])
+        seconds.append(time.perf_counter() - started)
     split = [batch.split(settings.gradient_accumulation_steps) for batch in batches]
     sides = np.array([(b.most_tokens, b.genes.shape[1], b.target_genes.shape[1]) for parts in split for b in parts])
     rows = max(len(part.cells) for parts in split for part in parts)
@@ -221,8 +225,8 @@ def workload(config: Config, store: Store, cells: int) -> tuple[Workload, list[B
             mean_tokens=float(np.concatenate([batch.tokens for batch in batches]).mean()),
             mean_genes=float(torch.cat([(batch.values > 0).sum(1) for batch in batches]).float().mean()),
             flops=flops,
-            loader_seconds=seconds / len(batches),
-            window_bytes=sum(t.nbytes for batch in batches for t in vars(batch).values()),
+            loader_seconds=float(np.median(seconds)),
+            batch_bytes=max(sum(t.nbytes for t in vars(batch).values()) for batch in batches),
             steps_per_epoch=-(-(cells - held_out) // halves.cells_per_step),
             validation_flops=min(held_out, VALIDATION_CELLS) * per_cell / 3,
         ),

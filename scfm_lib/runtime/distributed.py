@@ -1,7 +1,7 @@
 """One run in several processes: `torchrun`, `accelerate launch` and `notebook_launcher` all set the same variables.
 
 Every process makes the same batches and takes its share of each, so the order of cells does not depend on how many
-there are. Gradients are averaged by torch's DistributedDataParallel; the first process alone writes.
+there are. Gradients are summed once a step; the first process alone writes.
 """
 
 import contextlib
@@ -36,16 +36,22 @@ class Distributed:
         """This process's micro-batches of a step; together the processes have each of them once."""
         return micro_batches[self.rank :: self.world_size]
 
-    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model whose gradients are averaged over the processes; the model itself, if there is one process."""
-        if self.world_size == 1:
-            return model
-        ids = [torch.cuda.current_device()] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+    def same_weights(self, model: nn.Module) -> None:
+        """Gives every process the first one's weights."""
+        if self.world_size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, src=0)
 
-    def no_sync(self, ddp_model: nn.Module) -> contextlib.AbstractContextManager:
-        """For all micro-batches of a step but the last: their gradients add up here, and are averaged once."""
-        return contextlib.nullcontext() if self.world_size == 1 else ddp_model.no_sync()
+    def sum_gradients(self, weights: list[nn.Parameter]) -> None:
+        """Sums each weight's gradient over all processes: one message for all of them, at the end of a step."""
+        if self.world_size == 1:
+            return
+        with_gradient = [weight for weight in weights if weight.grad is not None]
+        together = torch.cat([weight.grad.flatten() for weight in with_gradient])
+        dist.all_reduce(together)
+        parts = together.split([weight.numel() for weight in with_gradient])
+        for weight, part in zip(with_gradient, parts, strict=True):
+            weight.grad.copy_(part.view_as(weight))
 
     def all_reduce_sum(self, *values: Tensor | float) -> list[float]:
         """Sums over all processes."""

@@ -152,7 +152,7 @@ class Logger:
             yield batch
 
     def step(
-        self, step: int, loss: "torch.Tensor", molecules: "torch.Tensor", grad_norm: "torch.Tensor", lr: float, *,
+        self, step: int, loss: "torch.Tensor", molecules: float, grad_norm: "torch.Tensor", lr: float, *,
         now: bool,
     ) -> None:  # fmt: skip
         """Counts a step; every `log_every_steps`, or `now`, its metrics are recorded: means since the last time.
@@ -170,8 +170,8 @@ class Logger:
         Raises:
             InputError: the loss is no longer finite.
         """
-        self._steps, self._molecules = self._steps + 1, self._molecules + float(molecules)
-        self._nats = self._nats + loss * float(molecules)
+        self._steps, self._molecules = self._steps + 1, self._molecules + molecules
+        self._nats = self._nats + loss * molecules
         self.bar.update(step - self.bar.n)
         if not now and step % self.settings.log_every_steps:
             self._seconds += time.monotonic() - self._asked_at

@@ -74,23 +74,22 @@ def alone(file: Path, run: Path, *settings: str) -> None:
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_shares_of_all_processes_are_the_batch(cells, tiny, tmp_path, count) -> None:
     store = scfm.prepare([cells], tiny, tmp_path / "store")
-    batches = HalfCells(store, np.flatnonzero(~store.held_out), 32, 0)
-    seen = []
-    for step in range(len(batches)):
-        batch = batches[step]
-        shares = [Distributed(rank, count).shard(batch.split(count * 2)) for rank in range(count)]
-        parts = [part for share in shares for part in share]
-        assert float(sum(part.molecules for part in parts)) == float(batch.molecules)
-        seen += [int(cell) for part in parts if part.molecules for cell in part.cells]
+    alone, seen = HalfCells(store, None, 32, 0), []
+    shares = [HalfCells(store, None, 32, 0, distributed=Distributed(rank, count)) for rank in range(count)]
+    for step in range(len(alone)):
+        parts = [share[step] for share in shares]
+        assert sum(len(part.cells) for part in parts) == len(alone[step].cells)
+        assert float(sum(part.molecules for part in parts)) == float(alone[step].molecules) == shares[0].molecules(step)
+        seen += [int(cell) for part in parts for cell in part.cells]
     assert sorted(seen) == sorted(2 * np.flatnonzero(~store.held_out).tolist())  # both halves of every cell, once
 
 
 def test_a_process_without_cells_keeps_step(cells, tiny, tmp_path) -> None:
     store = scfm.prepare([cells], tiny, tmp_path / "store")
-    batch = HalfCells(store, np.flatnonzero(~store.held_out), 1, 0)[0]  # two halves
-    shares = [Distributed(rank, 3).shard(batch.split(3 * 1)) for rank in range(3)]
-    assert [len(share) for share in shares] == [1, 1, 1]
-    assert float(shares[2][0].molecules) == 0
+    shares = [HalfCells(store, None, 1, 0, distributed=Distributed(rank, 3))[0] for rank in range(3)]
+    assert [len(share.cells) for share in shares] == [2, 2, 2]  # two half cells each, of which the first counts
+    assert float(shares[0].molecules) > 0
+    assert [float(share.molecules) for share in shares[1:]] == [0, 0]
 
 
 def test_two_processes_are_one_with_twice_the_batch(file, tmp_path) -> None:
