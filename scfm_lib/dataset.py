@@ -26,7 +26,7 @@ from .runtime.distributed import ALONE, Distributed
 
 TARGET_SUM = 1e4  # values are log1p of counts per 10,000, as in scanpy's tutorials
 Counts = TypeVar("Counts", np.ndarray, sp.csr_matrix)
-WINDOW = 2048  # cells inside which cells are sorted by length: enough that padding is a few per cent
+WINDOW = 2048  # cells inside which they are sorted by tokens; by the coins, a sixth is padding still
 
 
 @dataclass

@@ -381,7 +381,7 @@ plt.show()
 #
 # And the model need not see every token in every step. While it trains, a random share of a cell's tokens attends, half
 # of them in MINIMAL, drawn anew each time; the other genes are still heard, in the bag (notebook 03), and all are
-# predicted. That was measured to give vectors as good in two thirds of the time (`CONTRIBUTING.md`). It also leaves
+# predicted. That was measured to give vectors nearly as good in two thirds of the time (`CONTRIBUTING.md`). It also leaves
 # hardly any padding, since a row that is shorter shows a larger share of its tokens.
 
 # %%
