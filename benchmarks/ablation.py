@@ -34,7 +34,7 @@ from scfm_lib.checkpoint import TrainState
 from scfm_lib.config import Config
 from scfm_lib.data.read import read_adata
 from scfm_lib.data.store import Store, prepare
-from scfm_lib.dataset import HalfCells, log_normalise
+from scfm_lib.dataset import Batch, HalfCells, log_normalise
 from scfm_lib.embed import token_batches
 from scfm_lib.hardware.threads import use_all_cores
 from scfm_lib.model import Block, CellTransformer
@@ -131,10 +131,17 @@ def blocks_of(kind: type[Block]) -> Callable[[CellTransformer], None]:
 
 
 class SplitGenes(HalfCells):
-    """All molecules of a gene go to one half."""
+    """All molecules of a gene go to one half: a single coin is tossed for it."""
 
-    def split(self, counts: np.ndarray, words: np.ndarray) -> np.ndarray:
-        return counts * (words & np.uint64(1)).astype(counts.dtype)
+    def halves(self, cells: np.ndarray, epoch: int, most_tokens: int | None = None) -> Batch:
+        with_one_molecule = replace(self.store, counts=np.ones_like(self.store.counts))
+        coins = HalfCells(with_one_molecule, self._given, self.cells_per_step, self.seed)
+        batch = coins.halves(cells, epoch, most_tokens)
+        dense, rows = self.store.matrix(np.tile(cells, 2)).toarray(), np.arange(2 * len(cells))[:, None]
+        read = dense[rows, batch.genes] * (batch.values.numpy() > 0)
+        batch.values = torch.from_numpy(log_normalise(read, self.store.library_size[np.tile(cells, 2)] / 2))
+        batch.target_counts *= torch.from_numpy(dense[rows, batch.target_genes])
+        return batch
 
 
 class Muon(torch.optim.Optimizer):

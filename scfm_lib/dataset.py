@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .data.coins import heads, scramble, shuffled
+from .data.coins import split_cells
 from .data.store import Store
 from .model import on_grid
 from .runtime.distributed import ALONE, Distributed
@@ -129,10 +129,6 @@ class HalfCells(Dataset):
         """Molecules to predict in a step, by all processes."""
         return float(self.store.molecules[self.cells_of(step)].sum(dtype=np.int64))
 
-    def split(self, counts: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """How many of each gene's molecules (nonzeros,) go to half A: a coin for each, from the bits of a number."""
-        return heads(counts, words)
-
     def __getitem__(self, step: int) -> Batch:
         cells = self.cells_of(step)
         mine = self.distributed.shard(cells)
@@ -143,26 +139,14 @@ class HalfCells(Dataset):
 
     def halves(self, cells: np.ndarray, epoch: int, most_tokens: int | None = None) -> Batch:
         """Both halves of these cells as they fall in an epoch, every A, then every B; with so many tokens at most."""
-        genes, counts, lengths = self.store.rows(cells)
-        count, row = len(cells), np.repeat(np.arange(len(cells)), lengths)
-        seed = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
-        words = scramble((seed + scramble(cells.astype(np.uint64)))[row] + genes)
-        half_a = self.split(counts, words)
-        in_a, in_b = np.flatnonzero(half_a), np.flatnonzero(half_a < counts)
-        seen = np.concatenate([in_a, in_b])
-        row = np.concatenate([row[in_a], row[in_b] + count])
-        both = np.concatenate([half_a[in_a], counts[in_b] - half_a[in_b]]).astype(np.float32)
-        genes, lengths = genes[seen].astype(np.int64), np.bincount(row, minlength=2 * count)
-        is_token = np.flatnonzero(genes < self.store.n_tokens)
-        tokens = np.bincount(row[is_token], minlength=2 * count)
-        if most_tokens is not None:  # the first ones of each row shall be a random sample
-            order = is_token[shuffled(row[is_token], words[seen[is_token]] ^ (row[is_token] >= count))]
-            genes[is_token], both[is_token] = genes[order], both[order]
-            tokens = np.minimum(tokens, most_tokens)
-        genes, both, cells = pad(genes, lengths), pad(both, lengths), np.tile(cells, 2)
-        values = log_normalise(both, self.store.library_size[cells] / 2)
+        store, count = self.store, len(cells)
+        seed = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0]
+        shown = np.array([store.n_tokens, store.n_tokens if most_tokens is None else most_tokens])
+        genes, both, tokens = split_cells(store.indptr, store.genes, store.counts, cells, seed, shown)
+        cells = np.tile(cells, 2)
+        values = log_normalise(both, store.library_size[cells] / 2)
         targets = np.roll(genes, count, axis=0), np.roll(both, count, axis=0)
-        arrays = (genes, values, *targets, cells.astype(np.int64), self.store.batch[cells].astype(np.int64))
+        arrays = (genes, values, *targets, cells.astype(np.int64), store.batch[cells].astype(np.int64))
         return Batch(*(torch.from_numpy(a) for a in arrays), tokens)
 
 

@@ -1,9 +1,12 @@
 """A cell's vector: what the trained model makes of the whole cell."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
+import h5py
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -11,17 +14,23 @@ from torch import Tensor
 
 from .checkpoint import load_model
 from .data.genes import match_genes, match_report
-from .data.read import Cells, open_cells, read_any
+from .data.read import CHUNK, Cells, open_cells
 from .data.store import ragged
-from .data.write import check_new_h5ad, write_h5ad
+from .data.write import check_new_h5ad, copied_h5ad
 from .dataset import log_normalise, pad
 from .errors import InputError
 from .model import CellTransformer
 from .runtime.threads import Threads, threads_for
 
+BATCH_SIZE = 128  # cells in a forward pass
+
 
 def token_batches(
-    model: CellTransformer, source: ad.AnnData | str | Path | Cells, *, layer: str | None = None, batch_size: int = 128
+    model: CellTransformer,
+    source: ad.AnnData | str | Path | Cells,
+    *,
+    layer: str | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
     """The cells as the model reads them: rows (B,), genes (B, S) and values (B, S), those with as many tokens together.
 
@@ -61,7 +70,7 @@ def embed(
     source: ad.AnnData | str | Path,
     *,
     layer: str | None = None,
-    batch_size: int = 128,
+    batch_size: int = BATCH_SIZE,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
     """Embeds cells: (cells, gene_embedding_dim) float32, in the order of the data.
@@ -81,23 +90,35 @@ def embed(
     """
     cells = open_cells(source, layer)
     out = np.zeros((cells.shape[0], model.config.gene_embedding_dim), dtype=np.float32)
+    _embed_into(out, model, cells, batch_size, device)
+    return out
+
+
+def _embed_into(
+    out: np.ndarray | h5py.Dataset, model: CellTransformer, cells: Cells, batch_size: int, device: Any
+) -> None:
+    """Writes the vectors to `out` (cells, gene_embedding_dim), in memory or in a file, chunk by chunk."""
     home = next(model.parameters()).device
     device = torch.device(device or home)
     was_training = model.training
     model.to(device).eval()
 
     @torch.inference_mode()
-    def vectors(batch: tuple[np.ndarray, Tensor, Tensor]) -> tuple[np.ndarray, Tensor]:
+    def vectors(batch: tuple[np.ndarray, Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
         rows, genes, values = batch
-        return rows, model.encode(genes.to(device), values.to(device)).float().cpu()
+        return rows, model.encode(genes.to(device), values.to(device)).float().cpu().numpy()
 
     try:
         with Threads(threads_for(device)) as threads:
-            for rows, encoded in threads.map(vectors, token_batches(model, cells, batch_size=batch_size)):
-                out[rows] = encoded.numpy()
+            encoded = threads.map(vectors, token_batches(model, cells, batch_size=batch_size))
+            for number, batches in itertools.groupby(encoded, lambda batch: batch[0][0] // CHUNK):
+                here = slice(number * CHUNK, min((number + 1) * CHUNK, len(out)))
+                chunk = np.empty((here.stop - here.start, out.shape[1]), dtype=np.float32)
+                for rows, found in batches:
+                    chunk[rows - here.start] = found
+                out[here] = chunk
     finally:
         model.to(home).train(was_training)
-    return out
 
 
 def embed_file(
@@ -107,11 +128,22 @@ def embed_file(
     *,
     layer: str | None = None,
     device: str | torch.device | None = None,
-) -> tuple[ad.AnnData, str]:
+    vectors_only: bool = False,
+) -> tuple[tuple[int, int], str]:
     """Writes the cells with `obsm["X_scfm"]` to `out`, a new `.h5ad`; X, layers and obs are untouched.
 
+    A `.h5ad` is never in memory as a whole: the file is copied, and vectors are added to it chunk by chunk.
+
+    Args:
+        checkpoint: a checkpoint, run or shared model.
+        source: the cells.
+        out: the file to write.
+        layer: where the counts are; looked for when unset.
+        device: where to compute.
+        vectors_only: leave out everything but obs and the vectors; a copy of the counts may be many GB.
+
     Returns:
-        The cells, and one line that says how many of the model's genes they have.
+        The vectors' shape, and one line that says how many of the model's genes the cells have.
 
     Raises:
         InputError: as `embed`, or `out` exists.
@@ -119,8 +151,14 @@ def embed_file(
     """
     check_new_h5ad(out)
     model = load_model(checkpoint)
-    adata = read_any(source, layer)
-    _, match = match_model(model, open_cells(source, layer))
-    adata.obsm["X_scfm"] = embed(model, adata, layer=layer, device=device)
-    write_h5ad(adata, out)
-    return adata, match
+    cells = open_cells(source, layer)
+    _, match = match_model(model, cells)
+    shape = (cells.shape[0], model.config.gene_embedding_dim)
+    with copied_h5ad(source, out, vectors_only, 4 * shape[0] * shape[1]) as file:
+        obsm = file["obsm"]
+        if "X_scfm" in obsm:
+            del obsm["X_scfm"]
+        dataset = obsm.create_dataset("X_scfm", shape, "f4")
+        dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        _embed_into(dataset, model, cells, BATCH_SIZE, device)
+    return shape, match

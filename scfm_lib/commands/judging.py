@@ -17,6 +17,7 @@ def embed_command(
     out: Annotated[Path, typer.Option(help=".h5ad to write, with obsm['X_scfm']; must not exist")],
     layer: Layer = None,
     device: Device = "auto",
+    vectors_only: Annotated[bool, typer.Option("--vectors-only", help="write obs and vectors, no counts")] = False,
 ) -> None:
     """Write the cells with their vectors in obsm["X_scfm"]; layers and obs are untouched."""
     from ..embed import embed_file
@@ -24,9 +25,10 @@ def embed_command(
     from ..hardware.threads import use_all_cores
 
     use_all_cores()
-    adata, match = embed_file(checkpoint, scfm.find_data(data), out, layer=layer, device=choose_device(device))
+    options = {"layer": layer, "device": choose_device(device), "vectors_only": vectors_only}
+    shape, match = embed_file(checkpoint, scfm.find_data(data), out, **options)
     say(match)
-    print(f"{out}: obsm['X_scfm'] {adata.obsm['X_scfm'].shape}")
+    print(f"{out}: obsm['X_scfm'] {shape}")
 
 
 def evaluate_command(

@@ -5,8 +5,9 @@ memory can be prepared. Formats: `.h5ad` (AnnData), 10x `.h5`, and 10x folders w
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ import scipy.sparse as sp
 from tqdm.auto import tqdm
 
 from ..errors import InputError
+from ..hardware.system import memory
+from ..units import gb
 from .genes import gene_names
 
 CHUNK = 8192  # cells read at a time: 100 MB at 3,000 expressed genes a cell
+LOOKED_AT = 2**18  # values that tell whether a matrix holds counts
+BLOCK = 2**24  # values of a matrix by genes that are turned around at a time
 LAYERS = ("counts", "raw_counts", "raw", "umi")  # names under which people keep counts
 
 
@@ -31,13 +36,23 @@ class Cells:
     name: str
     counts: Any  # csr_matrix, ndarray, h5py.Dataset or anndata's on-disk sparse matrix
     where: str  # where the counts were found: "X", "layers['counts']" or "raw.X"
-    obs: pd.DataFrame
+    names: Any  # of the cells (cells,): an index, or in a file what can be sliced like one
     symbols: np.ndarray  # (genes,) "" where unknown
     ensembl: np.ndarray  # (genes,) without version, "" where unknown
+    read_obs: Callable[[], pd.DataFrame]
     shape: tuple[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shape = (len(self.obs), len(self.symbols))
+        self.shape = (len(self.names), len(self.symbols))
+
+    @cached_property
+    def obs(self) -> pd.DataFrame:
+        """What is known of each cell; read when first asked for, since of ten million cells it is a gigabyte."""
+        return self.read_obs()
+
+    def held_out(self, fraction: float, seed: int) -> np.ndarray:
+        """Which cells are held out of everything, as `held_out` says: (cells,) bool."""
+        return np.concatenate([held_out(chunk, fraction, seed) for chunk in _chunks_of(self.names)])
 
     def chunks(self) -> Iterator[tuple[int, sp.csr_matrix]]:
         """Pairs of the first row's number and the counts (rows, genes) as checked float32 CSR.
@@ -54,7 +69,7 @@ class Cells:
             check_counts(rows, f"{self.name}: {self.where}")
             empty = np.flatnonzero(np.diff(rows.indptr) == 0)
             if len(empty):
-                first = self.obs.index[start + empty[0]]
+                first = self.names[start + empty[0]]
                 raise InputError(
                     f"{self.name}: {len(empty)} cells have no counts at all (the first is {first!r}); remove them with "
                     "sc.pp.filter_cells(adata, min_counts=1) and save the file again"
@@ -125,8 +140,8 @@ def open_cells(source: "str | Path | ad.AnnData | Cells", layer: str | None = No
                 raise InputError(
                     f"{path} is HDF5 but not AnnData: it has no obs and var; write it with adata.write_h5ad"
                 )
-            if isinstance(file["obs"], h5py.Dataset):  # written before anndata 0.7
-                return _from_anndata(ad.read_h5ad(path), path.stem, layer)
+        if old_h5ad(path):
+            return _from_anndata(ad.read_h5ad(path), path.stem, layer)
         return _from_h5ad(path, layer)
     except InputError:
         raise
@@ -135,6 +150,12 @@ def open_cells(source: "str | Path | ad.AnnData | Cells", layer: str | None = No
         raise InputError(
             f"{path} cannot be read as .h5ad ({reason}); it may be truncated: copy or download it again"
         ) from None
+
+
+def old_h5ad(path: str | Path) -> bool:
+    """Whether a file was written before anndata 0.7: its tables are no groups, and only anndata reads them."""
+    with h5py.File(path) as file:
+        return isinstance(file["obs"], h5py.Dataset)
 
 
 def read_any(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.AnnData:
@@ -190,39 +211,37 @@ def _from_anndata(adata: ad.AnnData, name: str, layer: str | None) -> Cells:
     if adata.X is not None:
         available["X"] = adata.X
     raw_var = adata.raw.var if adata.raw is not None else None
-    return _choose(name, available, adata.obs, adata.var, raw_var, layer)
+    return _choose(name, available, adata.obs_names, lambda: adata.obs, adata.var, raw_var, layer)
 
 
 def _from_h5ad(path: Path, layer: str | None) -> Cells:
     file = h5py.File(path)  # stays open: the counts are read from it later
-    read = ad.io.read_elem
-
-    def lazy(element: h5py.Group | h5py.Dataset) -> Any:
-        if isinstance(element, h5py.Dataset):
-            return element
-        if element.attrs.get("encoding-type") == "csc_matrix":  # rows of a CSC cannot be sliced cheaply
-            return read(element).tocsr()
-        return ad.io.sparse_dataset(element)
-
-    available = {f"layers[{key!r}]": lazy(element) for key, element in file.get("layers", {}).items()}
+    available = {f"layers[{key!r}]": element for key, element in file.get("layers", {}).items()}
     if "raw" in file and "X" in file["raw"]:
-        available["raw.X"] = lazy(file["raw/X"])
+        available["raw.X"] = file["raw/X"]
     if "X" in file:
-        available["X"] = lazy(file["X"])
-    raw_var = read(file["raw/var"]) if "raw.X" in available else None
-    return _choose(path.stem, available, read(file["obs"]), read(file["var"]), raw_var, layer)
+        available["X"] = file["X"]
+    raw_var = ad.io.read_elem(file["raw/var"]) if "raw.X" in available else None
+
+    def read_obs() -> pd.DataFrame:
+        return ad.io.read_elem(file["obs"])
+
+    names = file["obs"][file["obs"].attrs["_index"]]
+    names = names.asstr() if isinstance(names, h5py.Dataset) and names.dtype.kind in "OS" else read_obs().index
+    return _choose(path.stem, available, names, read_obs, ad.io.read_elem(file["var"]), raw_var, layer)
 
 
 def _choose(
     name: str,
     available: dict[str, Any],
-    obs: pd.DataFrame,
+    names: Any,
+    read_obs: Callable[[], pd.DataFrame],
     var: pd.DataFrame,
     raw_var: pd.DataFrame | None,
     layer: str | None,
 ) -> Cells:
     """Picks the counts: the layer asked for, else a layer named like counts, else X, else raw, whichever is whole."""
-    if not len(obs):
+    if not len(names):
         raise InputError(f"{name} has zero cells; check the filter that made it")
     if not len(var):
         raise InputError(f"{name} has zero genes; check the filter that made it")
@@ -237,22 +256,76 @@ def _choose(
     problems = []
     for key in order:
         try:
-            first = available[key][: min(256, len(obs))]
+            first = _first_values(available[key])
             if first.dtype == bool:
                 raise InputError(f"{name}: {key} holds True and False; raw counts are needed")
-            head = sp.csr_matrix(first, dtype=np.float32)
-            check_counts(head, f"{name}: {key}")
+            check_counts(sp.csr_matrix(first, dtype=np.float32), f"{name}: {key}")
         except InputError as error:
             problems.append(error)
             continue
-        genes = raw_var if key == "raw.X" else var
-        symbols, ensembl = gene_names(genes, name)
-        if obs.index.has_duplicates:
+        symbols, ensembl = gene_names(raw_var if key == "raw.X" else var, name)
+        if _twice(names):
             raise InputError(f"{name} has duplicated cell names; call adata.obs_names_make_unique() and save it again")
-        return Cells(name, available[key], key, obs, symbols, ensembl)
+        return Cells(name, _by_cells(available[key], f"{name}: {key}"), key, names, symbols, ensembl, read_obs)
     if problems:
         raise problems[0]
     raise InputError(f"{name} holds no matrix; there must be counts in X, a layer or raw")
+
+
+def _first_values(matrix: Any) -> np.ndarray | sp.csr_matrix:
+    """Some of a matrix's values, whatever it is: those stored first, or its first rows."""
+    if isinstance(matrix, h5py.Group):
+        return matrix["data"][:LOOKED_AT][None]
+    return matrix.data[:LOOKED_AT][None] if sp.issparse(matrix) else matrix[: max(1, LOOKED_AT // matrix.shape[1])]
+
+
+def _chunks_of(names: Any) -> Iterator[pd.Index]:
+    for start in range(0, len(names), CHUNK):
+        yield pd.Index(names[start : start + CHUNK]).astype(str)
+
+
+def _twice(names: Any) -> bool:
+    """Whether two cells have one name. Hashes are compared: ten million names would take a gigabyte."""
+    hashes = [pd.util.hash_array(chunk.to_numpy().astype(object), categorize=False) for chunk in _chunks_of(names)]
+    return len(np.unique(np.concatenate(hashes))) < len(names)
+
+
+def _by_cells(matrix: Any, where: str) -> Any:
+    """The matrix as it can be read by rows."""
+    if isinstance(matrix, h5py.Group):
+        by_genes = matrix.attrs.get("encoding-type") == "csc_matrix"
+        return _turned(matrix, where) if by_genes else ad.io.sparse_dataset(matrix)
+    return matrix.tocsr() if sp.issparse(matrix) else matrix
+
+
+def _turned(matrix: h5py.Group, where: str) -> sp.csr_matrix:
+    """A matrix that is stored by columns (CSC), in memory by rows, read in blocks: so it is there once, not thrice.
+
+    Raises:
+        InputError: there is too little memory for that.
+    """
+    stored, shape = len(matrix["data"]), tuple(matrix.attrs["shape"])
+    need, free = 8 * stored, memory()["available"]
+    if need > free:
+        raise InputError(
+            f"{where} is stored by genes (CSC); to read it by cells takes {gb(need)} of memory, {gb(free)} are free; "
+            "save it by cells where there is more (adata.X = adata.X.tocsr()), or take fewer cells"
+        )
+    filled = np.zeros(shape[0] + 1, dtype=np.int64)
+    for start in range(0, stored, BLOCK):
+        filled[1:] += np.bincount(matrix["indices"][start : start + BLOCK], minlength=shape[0])
+    filled = np.cumsum(filled)
+    out = sp.csr_matrix((np.zeros(stored, "f4"), np.zeros(stored, "i4"), filled.copy()), shape)
+    columns = matrix["indptr"][:].astype(np.int64)
+    for start in range(0, stored, BLOCK):
+        here = slice(start, min(start + BLOCK, stored))
+        indptr = np.clip(columns, here.start, here.stop) - start
+        block = sp.csc_matrix((matrix["data"][here], matrix["indices"][here], indptr), shape).tocsr()
+        lengths = np.diff(block.indptr)
+        places = np.arange(block.nnz) + np.repeat(filled[:-1] - block.indptr[:-1], lengths)
+        out.data[places], out.indices[places] = block.data, block.indices
+        filled[:-1] += lengths
+    return out
 
 
 def held_out(names: pd.Index, fraction: float, seed: int) -> np.ndarray:

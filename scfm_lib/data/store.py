@@ -12,6 +12,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from ..config import Config, DataConfig
@@ -19,7 +20,7 @@ from ..errors import InputError
 from ..files import new_folder
 from ..versions import versions
 from .genes import find_genes, match_genes, match_report, mitochondrial, variable_genes
-from .read import Cells, held_out, open_cells
+from .read import Cells, open_cells
 
 SAMPLE = 50_000  # cells from which the highly variable genes are chosen: more changes little and costs memory
 MOST_GENES = 2**16 - 1  # a gene's number takes two bytes
@@ -166,11 +167,11 @@ def _batches(opened: list[Cells], key: str | None) -> tuple[list[np.ndarray], li
         if key not in cells.obs:
             there = ", ".join(map(str, cells.obs.columns)) or "none"
             raise InputError(f"{cells.name}: obs has no column {key!r}; choose data.batch_key from: {there}")
-    values = [cells.obs[key].astype(str).to_numpy() for cells in opened]
-    names, codes = np.unique(np.concatenate(values), return_inverse=True)
+    values = pd.Categorical(pd.concat([cells.obs[key].astype(str) for cells in opened]))
+    names, codes = values.categories, values.codes.astype(np.int64)
     if len(names) < 2:
         raise InputError(f"obs[{key!r}] has one batch ({names[0]}), so nothing sets it apart; leave out data.batch_key")
-    return np.split(codes, np.cumsum([len(part) for part in values])[:-1]), names.tolist()
+    return np.split(codes, np.cumsum([cells.shape[0] for cells in opened])[:-1]), names.tolist()
 
 
 def _judge(opened: list[Cells], config: Config, report: list[str]) -> list[np.ndarray]:
@@ -237,7 +238,7 @@ def _choose_genes(
     parts, batches = [], []
     n_cells = np.zeros(len(columns[0]), dtype=np.int64)
     for number, (cells, column, keep) in enumerate(zip(opened, columns, kept, strict=True)):
-        use = keep & ~held_out(cells.obs.index, config.data.validation_fraction, config.data.split_seed)
+        use = keep & ~cells.held_out(config.data.validation_fraction, config.data.split_seed)
         sampled = use & (rng.random(len(use)) < SAMPLE / total)
         for start, rows in cells.chunks():
             here = slice(start, start + rows.shape[0])
@@ -300,7 +301,7 @@ def _write(
         append("indptr", np.zeros(1))
         total, without = 0, 0
         for number, (cells, column, keep, batch) in enumerate(zip(opened, columns, kept, batches, strict=True)):
-            out = held_out(cells.obs.index, config.data.validation_fraction, config.data.split_seed)
+            out = cells.held_out(config.data.validation_fraction, config.data.split_seed)
             for start, rows in cells.chunks():
                 here = keep[start : start + rows.shape[0]]
                 chosen = rows[here][:, column].tocsr()

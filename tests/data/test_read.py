@@ -216,3 +216,31 @@ def test_yes_and_no_are_not_counts(cells) -> None:
 def test_what_is_no_data_set_is_refused_by_its_type(source) -> None:
     with pytest.raises(scfm.InputError, match="AnnData or a path"):
         scfm.open_cells(source)
+
+
+def test_counts_by_genes_are_turned_around_in_blocks(cells, tmp_path, monkeypatch) -> None:
+    cells.layers["counts"] = sp.csc_matrix(cells.X)
+    cells.layers["other"] = sp.csc_matrix(cells.X * 0.5)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.setattr("scfm_lib.data.read.BLOCK", 1000)  # some cut a gene in two
+    opened = open_cells(tmp_path / "cells.h5ad")
+    assert opened.where == "layers['counts']"
+    assert opened.counts.has_sorted_indices
+    np.testing.assert_array_equal(dense(opened), cells.X.toarray())
+
+
+def test_counts_by_genes_that_need_more_memory_than_there_is(cells, tmp_path, monkeypatch) -> None:
+    cells.X = sp.csc_matrix(cells.X)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.setattr("scfm_lib.data.read.memory", lambda: {"available": 1000})
+    with pytest.raises(scfm.InputError, match=r"cells: X is stored by genes \(CSC\); .* are free; save it by cells"):
+        open_cells(tmp_path / "cells.h5ad")
+
+
+def test_names_are_read_without_the_rest_of_obs(cells, tmp_path) -> None:
+    cells.obs["note"] = [f"a long story about cell {number}" for number in range(300)]
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    opened = open_cells(tmp_path / "cells.h5ad")
+    np.testing.assert_array_equal(opened.held_out(0.2, 0), held_out(cells.obs_names, 0.2, 0))
+    assert "obs" not in vars(opened)
+    assert opened.obs["note"].tolist() == cells.obs["note"].tolist()
