@@ -185,6 +185,9 @@ def levers(target: Target, config: Config, work: Workload, cells: int) -> list[d
         tried.append(("mixed precision", {half_type: True}, note))
     if not training.gradient_checkpointing:
         tried.append(("gradient checkpointing", {"training.gradient_checkpointing": True}, "recomputes each block"))
+    if target.kind != "cpu":
+        changes = {"training.batch_size": 4 * training.batch_size}
+        tried.append(("larger batches", changes, "fewer, fuller steps: an epoch teaches less, the rate may be raised"))
     rows = []
     for name, changes, note in tried:
         new = cost_if(target, config, work, changes, exact=False)

@@ -42,7 +42,7 @@ def estimate(
 
     Returns:
         Ready for JSON: `parameters`, `parameters_by_component`, `memory_bytes` and `memory_available` (bytes), `fits`,
-        `ram_bytes`, `disk_bytes`, `seconds` (low, typical, high), `seconds_per_epoch`, `cost_usd` (None here, or where
+        `ram_bytes`, `disk_bytes`, `notes`, `seconds` (low, typical, high), `seconds_per_epoch`, `cost_usd` (None here, or where
         nobody rents the card), `rented`, `max_batch_size`, `levers`, and what was assumed: `target`, `precision`,
         `cells`, `genes`, `config`, `versions`.
 
@@ -70,6 +70,7 @@ def estimate(
         "fits": None if target.room is None else total <= target.room,
         "ram_bytes": ram_bytes(target, here, work, config),
         "disk_bytes": disk_bytes(config, cells, store),
+        "notes": notes(target, here),
         "seconds": named(here.seconds),
         "seconds_per_epoch": here.seconds[1] / config.training.num_epochs,
         "cost_usd": {"low": min(m["usd"][0] for m in paid), "high": max(m["usd"][1] for m in paid)} if paid else None,
@@ -169,6 +170,20 @@ def best_fit(
         f"nothing fits: the smallest tried takes {smallest[0] / 1e9:.2f} GB and {smallest[1] / 60:.0f} minutes; "
         "raise --budget-vram or --deadline, or give fewer cells with --cells"
     )
+
+
+def notes(target: Target, here: Cost) -> list[str]:
+    """What must be known of an estimate for a card: nobody has measured it, what sets its pace, whether torch runs."""
+    card = target.card
+    if card is None:
+        return []
+    found = ["from published figures: never measured on a card"]
+    if here.pace != "the card":
+        found.append(f"the pace is set by {here.pace}: a faster card would change nothing, larger batches would")
+    if not card.has_kernels:
+        capability = f"compute capability {card.compute_capability}"
+        found.append(f"UNUSABLE: torch from PyPI has no kernels for the {card.name} ({capability}; 7.5 is the least)")
+    return found
 
 
 def ram_bytes(target: Target, here: Cost, work: Workload, config: Config) -> dict[str, int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -80,28 +81,40 @@ class Storages(TorchDispatchMode):
         self.live -= size
 
 
-def trace(config: Config, shape: Shape, precision: str, block: int = 1) -> Trace:
+class Fp32Norm(nn.LayerNorm):
+    """LayerNorm as autocast has it on a card: in fp32 whatever comes in. On a CPU it stays in bf16."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
+def trace(config: Config, shape: Shape, precision: str, device: str = "cpu") -> Trace:
     """A training step's memory, from the step itself on fake tensors; by formula where torch has none.
 
     Args:
         config: with its accumulation steps.
         shape: of the longest half cells in a forward pass, 2 * `training.batch_size` at most.
         precision: fp32, bf16 or fp16.
-        block: bytes that every tensor is rounded up to (512 on CUDA).
+        device: cpu or cuda, whose autocast and allocator are others.
     """
     model, training = config.model.model_dump_json(), config.training.model_dump_json()
-    return _trace(model, training, shape, "fp32" if precision == "fp32" else "bf16", block)
+    return _trace(model, training, shape, "fp32" if precision == "fp32" else "bf16", device == "cuda")
 
 
 @functools.lru_cache(maxsize=256)
-def _trace(model_json: str, training_json: str, shape: Shape, precision: str, block: int) -> Trace:
+def _trace(model_json: str, training_json: str, shape: Shape, precision: str, cuda: bool) -> Trace:
     dimensions = ModelConfig.model_validate_json(model_json)
     settings, device = TrainingConfig.model_validate_json(training_json), torch.device("cpu")
     if FakeTensorMode is None:
-        return formula(dimensions, settings, shape, precision)
+        return formula(dimensions, settings, shape, precision, cuda)
     rows = shape.rows
-    with FakeTensorMode(), Storages(block) as storages:
-        state = new_state(CellTransformer(dimensions, shape.genes), settings, device, precision)
+    with FakeTensorMode(), Storages(CUDA_BLOCK if cuda else 1) as storages:
+        model = CellTransformer(dimensions, shape.genes)
+        for module in model.modules() if cuda else ():
+            if isinstance(module, nn.LayerNorm):
+                module.__class__ = Fp32Norm
+        state = new_state(model, settings, device, precision)
         for parameter in state.model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         for _ in range(2):  # the optimizer makes its states in the first step; the peak is in later ones
@@ -124,17 +137,19 @@ def _trace(model_json: str, training_json: str, shape: Shape, precision: str, bl
     return Trace(storages.peak, storages.operations - update[0], storages.traffic - update[1], *update)
 
 
-def formula(model: ModelConfig, settings: TrainingConfig, shape: Shape, precision: str) -> Trace:
+def formula(
+    model: ModelConfig, settings: TrainingConfig, shape: Shape, precision: str, cuda: bool = False
+) -> Trace:
     """The same by counting what is kept for the backward pass; within a tenth of the trace (tests).
 
     A token keeps 8 vectors of `hidden_dim` (two norms and their inputs, q, k, v, what attention gives) and 2 of
     `ff_dim` in each block but the last, which works on [CELL] alone, 3 from its embedding, and needs one of `ff_dim` on
     the way back. A checkpointed block keeps its input. A half cell has three rows of all genes, in the bag and in the
-    decoder. The gradient of the bag comes last, when the rest is gone.
+    decoder. The gradient of the bag comes last, when the rest is gone. On a card norms keep their inputs in fp32.
     """
     tokens, hidden = shape.rows * (shape.tokens + 1), model.hidden_dim
     width = 4 if precision == "fp32" else 2  # bytes
-    block = (8 * hidden + 2 * model.ff_dim) * width
+    block = (8 * hidden + 2 * model.ff_dim) * width + (4 * hidden if cuda and width == 2 else 0)
     blocks, embedding = (model.num_layers - 1) * block, (3 * hidden + 64) * width
     per_token = embedding + blocks + model.ff_dim * width
     traffic = int(9 * per_token * tokens)
@@ -161,9 +176,9 @@ def memory(
     count = sum(parameters(config.model, shape.genes).values())
     on_cpu = device == "cpu"
     if exact:
-        step = trace(config, shape, precision, 1 if on_cpu else CUDA_BLOCK)
+        step = trace(config, shape, precision, device)
     else:
-        step = formula(config.model, config.training, shape, precision)
+        step = formula(config.model, config.training, shape, precision, not on_cpu)
     threads = threads_for(torch.device("cpu" if on_cpu else "cuda"), config.model.dropout, config.training.threads)
     peak = max(step.peak, (12 + 4 * threads) * count)  # each thread makes gradients of its own
     kept = on_cpu and not config.training.gradient_checkpointing

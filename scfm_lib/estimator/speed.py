@@ -29,6 +29,7 @@ WARM_UP = 3  # steps that are not counted: the first ones allocate
 COMPUTE_SHARE = (0.15, 0.35, 0.60)
 BANDWIDTH_SHARE = (0.40, 0.60, 0.80)
 LAUNCH = (25e-6, 10e-6, 5e-6)
+LOADING = 20e-9  # s for each expressed gene of a half cell, on one core (benchmarks/loader.py)
 
 
 @dataclass(frozen=True)
@@ -97,33 +98,37 @@ def _measured(state: TrainState, config: Config, batches: list[Batch], genes: in
 def epoch_seconds(speed: Speed, work: Workload, num_workers: int) -> tuple[float, float, float]:
     """Seconds of an epoch here, its validation included: low, typical, high.
 
-    Workers prepare batches while steps are taken; without any, preparing adds up. Each makes whole batches of its own.
+    Workers prepare batches while steps are taken, if there are cores to spare; without any, preparing adds up.
     """
     seconds = []
     for share in (speed.spread[0], 1.0, speed.spread[1]):
         rate = share * speed.per_flop
         step = speed.per_step + rate * work.flops
-        step = max(step, work.loader_seconds / num_workers) if num_workers else step + work.loader_seconds
+        step = max(step, work.loader_seconds) if num_workers else step + work.loader_seconds
         seconds.append(step * work.steps_per_epoch + rate * work.validation_flops)
     return tuple(seconds)
 
 
 def card_epoch_seconds(
     card: Card, trace: Trace, work: Workload, parts: int, precision: str
-) -> tuple[float, float, float]:
-    """Seconds of an epoch on a card, its validation included: low, typical, high, by its published figures.
+) -> tuple[tuple[float, float, float], str]:
+    """Seconds of an epoch on a card, its validation included: low, typical, high; and what sets the pace.
 
-    The bytes a step reads and writes, and how many operations it launches, are those of the traced passes of its
-    `parts` and of the optimizer. The card computes, reads and writes while the host launches operations and prepares
-    batches: the slower of the two counts.
+    From published figures. The bytes a step reads and writes, and how many operations it launches, are those of the
+    traced passes of its `parts` and of the optimizer. The card works while the host launches operations, and workers
+    prepare batches (for which any host is taken to be like ours): the slowest of the three counts.
     """
     peak = 1e12 * (card.fp32_tflops if precision == "fp32" else card.half_tflops)
     traffic = parts * trace.traffic + trace.update_traffic
     operations = parts * trace.operations + trace.update_operations
+    loading = LOADING * work.mean_genes * work.average.rows * parts
     seconds = []
     for compute, bandwidth, launch in zip(COMPUTE_SHARE, BANDWIDTH_SHARE, LAUNCH, strict=True):
         busy = work.flops / (peak * compute) + traffic / (1e9 * card.bandwidth_gb_per_s * bandwidth)
-        step = max(busy, operations * launch + work.loader_seconds)
+        paces = {"the card": busy, "the host's launch rate": operations * launch, "the loader": loading}
+        step = max(paces.values())
         seconds.append(step * work.steps_per_epoch + step * work.validation_flops / work.flops)
+        if len(seconds) == 2:
+            pace = max(paces, key=paces.get)
     high, typical, low = seconds
-    return low, typical, high
+    return (low, typical, high), pace

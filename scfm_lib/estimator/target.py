@@ -48,6 +48,7 @@ class Cost:
 
     memory_bytes: dict[str, int]
     seconds: tuple[float, float, float]  # of all epochs: low, typical, high
+    pace: str | None = None  # what sets it on a card: the card, the host's launch rate or the loader
 
 
 def named(values: Sequence[float]) -> dict[str, float]:
@@ -71,11 +72,11 @@ def cost(target: Target, config: Config, work: Workload, exact: bool = True) -> 
         one = config.model_copy(deep=True)
         one.training.gradient_accumulation_steps = 1
         average = work.average, precision
-        step = trace(one, *average) if exact else formula(one.model, one.training, *average)
-        seconds = card_epoch_seconds(target.card, step, work, parts, precision)
+        step = trace(one, *average, "cuda") if exact else formula(one.model, one.training, *average, True)
+        seconds, pace = card_epoch_seconds(target.card, step, work, parts, precision)
     else:
-        seconds = epoch_seconds(target.speed, work, config.training.num_workers)
-    return Cost(sizes, tuple(s * config.training.num_epochs for s in seconds))
+        seconds, pace = epoch_seconds(target.speed, work, config.training.num_workers), None
+    return Cost(sizes, tuple(s * config.training.num_epochs for s in seconds), pace)
 
 
 def card_target(gpu: str) -> Target:

@@ -85,6 +85,7 @@ def estimate_text(found: dict[str, Any]) -> str:
         f"RAM  {gb(found['ram_bytes']['total'])}    disk  {gb(found['disk_bytes']['total'])}",
         f"\nTime  {duration(seconds['typical'])}  ({duration(seconds['low'])} to {duration(seconds['high'])}), "
         f"{duration(found['seconds_per_epoch'])} an epoch",
+        *(f"  {note}" for note in found["notes"]),
     ]
     if found["rented"]:
         lines.append("Cost")
@@ -100,11 +101,15 @@ def estimate_text(found: dict[str, Any]) -> str:
                 ]
             )
         )
-    rows = [("What would save", "memory", "time", "")]
-    for lever in found["levers"]:
-        note = f"--set {' --set '.join(lever['set'])}  ({lever['note']})"
-        rows.append((lever["lever"], gb(lever["saves_bytes"]), duration_saved(lever["saves_seconds"]), note))
-    return "\n".join([*lines, "", aligned(rows, "")])
+    for what, key in (("memory", "saves_bytes"), ("time", "saves_seconds")):
+        rows = [(f"What would save {what}", "memory", "time", "")]
+        for lever in sorted(found["levers"], key=lambda lever: -lever[key]):
+            if lever[key] > 0:
+                note = f"--set {' --set '.join(lever['set'])}  ({lever['note']})"
+                saved = gb(lever["saves_bytes"]), duration_saved(lever["saves_seconds"])
+                rows.append((f"  {lever['lever']}", *saved, note))
+        lines += ["", aligned(rows, "")]
+    return "\n".join(lines)
 
 
 def dollars(low: float, high: float) -> str:

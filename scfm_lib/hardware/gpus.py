@@ -27,6 +27,11 @@ class Card:
     source: str
     checked: bool  # the figures were read in a source, not only known
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether torch from PyPI computes on it: since CUDA 12.8 nothing below capability 7.5 (see gpus.yaml)."""
+        return self.compute_capability is None or float(self.compute_capability) >= 7.5
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -182,3 +182,21 @@ def test_amounts_as_people_write_them() -> None:
     for text in ("", "lots", "-1GB", "0GB", "4XB", "4GB extra"):
         with pytest.raises(scfm.InputError, match="write for example"):
             parse_bytes(text)
+
+
+def test_a_card_is_said_to_be_estimated_and_what_sets_its_pace() -> None:
+    small, large = (estimate(scfm.load_config(name), gpu="RTX 4090", cells=10_000) for name in ("minimal", "large"))
+    assert small["notes"][0] == large["notes"][0] == "from published figures: never measured on a card"
+    assert "the host's launch rate" in small["notes"][1]
+    assert "the host's launch rate" in estimate_text(small)
+    assert len(large["notes"]) == 1  # its matrices keep the card busy
+    faster = estimate(scfm.load_config("minimal"), gpu="H100 SXM", cells=10_000)
+    assert faster["seconds"]["typical"] == small["seconds"]["typical"]  # nor does it hang on how busy this machine is
+    lever = next(row for row in small["levers"] if row["lever"] == "larger batches")
+    assert lever["saves_seconds"] > 0.5 * small["seconds"]["typical"]
+
+
+@pytest.mark.parametrize(("card", "works"), [("P100", False), ("V100", False), ("GTX 1080 Ti", False), ("T4", True)])
+def test_a_card_without_kernels_is_said_to_be_unusable(card, works) -> None:
+    told = [note for note in estimate(scfm.load_config("minimal"), gpu=card)["notes"] if note.startswith("UNUSABLE")]
+    assert len(told) == (not works)
