@@ -22,7 +22,8 @@ from .errors import InputError
 from .model import CellTransformer
 from .runtime.threads import Threads, threads_for
 
-BATCH_SIZE = 128  # cells in a forward pass
+BATCH_SIZE = 32  # cells in a forward pass on a CPU, whose caches hold as much; 128 took 15 % longer
+CARD_BATCH_SIZE = 512
 
 
 def token_batches(
@@ -70,7 +71,7 @@ def embed(
     source: ad.AnnData | str | Path,
     *,
     layer: str | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
     """Embeds cells: (cells, gene_embedding_dim) float32, in the order of the data.
@@ -82,7 +83,7 @@ def embed(
         model: from `load_model` or a run.
         source: an `AnnData` with counts or a path, as `open_cells` takes.
         layer: where the counts are; looked for when unset.
-        batch_size: cells at a time.
+        batch_size: cells at a time; 32 on a CPU, 512 on a card when unset.
         device: where to compute; where the model is, when unset.
 
     Raises:
@@ -95,11 +96,12 @@ def embed(
 
 
 def _embed_into(
-    out: np.ndarray | h5py.Dataset, model: CellTransformer, cells: Cells, batch_size: int, device: Any
+    out: np.ndarray | h5py.Dataset, model: CellTransformer, cells: Cells, batch_size: int | None, device: Any
 ) -> None:
     """Writes the vectors to `out` (cells, gene_embedding_dim), in memory or in a file, chunk by chunk."""
     home = next(model.parameters()).device
     device = torch.device(device or home)
+    batch_size = batch_size or (BATCH_SIZE if device.type == "cpu" else CARD_BATCH_SIZE)
     was_training = model.training
     model.to(device).eval()
 
@@ -160,5 +162,5 @@ def embed_file(
             del obsm["X_scfm"]
         dataset = obsm.create_dataset("X_scfm", shape, "f4")
         dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-        _embed_into(dataset, model, cells, BATCH_SIZE, device)
+        _embed_into(dataset, model, cells, None, device)
     return shape, match

@@ -91,7 +91,6 @@ def learned(folder, config, cells, init=None):
     return scfm.load_model(folder)
 
 
-config.training.patience = None  # so that what it is compared with takes as many steps
 model = learned(work / f"scratch_{name}", config, adata)
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(model.symbols):,} genes")
 
@@ -462,7 +461,6 @@ print(f"shared with the untrained model: {shared(few['trained'], few['untrained'
 
 # %%
 small = {"model.hidden_dim": 64, "model.num_layers": 1, "model.ff_dim": 128, "training.learning_rate": 0.004}
-small |= {"training.patience": None}  # all of the steps
 pool, sizes, steps = np.flatnonzero(~unseen), (70, 140, 280, int((~unseen).sum())), 108
 draws = {(n, seed): np.random.default_rng(seed).permutation(pool)[:n] for n in sizes for seed in (0, 1)}
 per_epoch = {n: -(-n // 32) for n in sizes}  # steps that read n cells once, 32 at a time
@@ -500,7 +498,7 @@ plt.show()
 # the two draws differ by the seed of training alone, so PCA has no band there.*
 #
 # Read such a curve at its right end. If it still rises there, more cells are likely to help; if it is flat, they are
-# not, and neither is patience. And mind the band: a step smaller than the band is no step.
+# not. And mind the band: a step smaller than the band is no step.
 
 # %% [markdown]
 # **Exercise 6.3** (medium, 6 minutes). With four seeds, and the same split for both methods, ours scored .79, .75, .82

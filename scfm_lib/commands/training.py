@@ -68,9 +68,6 @@ def doctor_command(
     print(json.dumps(found) if json_ else doctor_text(found))
 
 
-DEMO = {"training.patience": None}  # so that both trainings take the same steps
-
-
 def demo_command(
     data: Annotated[str, typer.Option(help="bundled (no network) or pbmc3k, zheng_pbmc_facs, a path")] = "bundled",
     run_dir: NewRunDir = None,
@@ -84,7 +81,7 @@ def demo_command(
     from ..reporting.report import ranges_text, recorded_text
     from ..runtime.model_dir import is_model_dir
 
-    source, config, beside = scfm.find_data(data), scfm.load_config("minimal", DEMO), {}
+    source, config, beside = scfm.find_data(data), scfm.load_config("minimal"), {}
     run = scfm.train(config, source, run_dir=run_dir)
     if not run.signal and is_model_dir(SHIPPED_MODEL):
         say("once more, from the model in data/minimal")
