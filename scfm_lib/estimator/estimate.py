@@ -42,9 +42,9 @@ def estimate(
 
     Returns:
         Ready for JSON: `parameters`, `parameters_by_component`, `memory_bytes` and `memory_available` (bytes), `fits`,
-        `ram_bytes`, `disk_bytes`, `notes`, `seconds` (low, typical, high), `seconds_per_epoch`, `cost_usd` (None here, or where
-        nobody rents the card), `rented`, `max_batch_size`, `levers`, and what was assumed: `target`, `precision`,
-        `cells`, `genes`, `config`, `versions`.
+        `ram_bytes`, `disk_bytes`, `notes` (on a card's figures), `seconds` (low, typical, high), `seconds_per_epoch`,
+        `cost_usd` (None here, or where nobody rents the card), `rented`, `max_batch_size`, `levers`, and what was
+        assumed: `target`, `precision`, `cells`, `genes`, `config`, `versions`.
 
     Raises:
         InputError: unknown card, bad data, or fewer than two cells.

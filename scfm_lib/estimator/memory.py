@@ -85,6 +85,7 @@ class Fp32Norm(nn.LayerNorm):
     """LayerNorm as autocast has it on a card: in fp32 whatever comes in. On a CPU it stays in bf16."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., H) in any precision -> (..., H) in fp32."""
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.float())
 
