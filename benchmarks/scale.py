@@ -95,7 +95,7 @@ def main() -> None:
         commands = {
             "prepare": [*scfm_command, "prepare", str(file), "--out", str(store)],
             "train": [*scfm_command, "train", "--data_path", str(store), "--run-dir", str(run)],
-            "embed": [*scfm_command, "embed", str(run), str(file), "--out", str(vectors)],
+            "embed": [*scfm_command, "embed", str(run), str(file), "--out", str(vectors), "--vectors-only"],
         }
         commands["train"] += ["--max-steps", str(STEPS)]
         for name, command in commands.items():
