@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -28,7 +29,7 @@ from rows import Rows
 
 import scfm_lib as scfm
 from scfm_lib.data.store import Store, open_store
-from scfm_lib.dataset import HalfCells
+from scfm_lib.dataset import LET_GO, HalfCells
 from scfm_lib.versions import versions
 
 BATCH, BLOCK, AT_ONCE = 64, 16, 256
@@ -37,7 +38,9 @@ LEAST = 3  # batches, however long they take
 
 def rows(store: Store) -> Iterator[object]:
     order = np.random.default_rng(0)
-    while True:
+    for number in itertools.count():
+        if number % LET_GO == 0:  # as training does
+            store.let_go()
         yield store.rows(order.integers(len(store), size=BATCH))
 
 
@@ -50,14 +53,28 @@ def ann_loader(file: Path) -> Iterator[object]:
     from anndata.experimental import AnnLoader
 
     while True:
-        yield from AnnLoader(ad.read_h5ad(file, backed="r"), batch_size=BATCH, shuffle=True)
+        for batch in AnnLoader(ad.read_h5ad(file, backed="r"), batch_size=BATCH, shuffle=True):
+            yield batch.X  # which is read when asked for
+
+
+class Sized:
+    """A matrix on disk that knows how many cells it has, which scDataset asks."""
+
+    def __init__(self, matrix: Any):
+        self.matrix = matrix
+
+    def __len__(self) -> int:
+        return self.matrix.shape[0]
+
+    def __getitem__(self, cells: np.ndarray) -> Any:
+        return self.matrix[cells]
 
 
 def sc_dataset(file: Path, block: int, at_once: int) -> Iterator[object]:
     import h5py
     from scdataset import BlockShuffling, scDataset
 
-    counts = ad.io.sparse_dataset(h5py.File(file)["X"])
+    counts = Sized(ad.io.sparse_dataset(h5py.File(file)["X"]))
     while True:
         yield from scDataset(counts, BlockShuffling(block_size=block), batch_size=BATCH, fetch_factor=at_once)
 
@@ -69,7 +86,7 @@ def annbatch(file: Path, folder: Path) -> Iterator[object]:
     if find_spec("zarrs"):
         zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
     collection = DatasetCollection(folder)
-    if not any(folder.glob("*")):
+    if collection.is_empty:
         collection.add_adatas(adata_paths=[str(file)], shuffle=True)
     while True:
         loader = Loader(batch_size=BATCH, chunk_size=32, preload_nchunks=AT_ONCE, to="torch", preload_to_gpu=False)

@@ -26,6 +26,7 @@ from .runtime.distributed import ALONE, Distributed
 
 TARGET_SUM = 1e4  # values are log1p of counts per 10,000, as in scanpy's tutorials
 Counts = TypeVar("Counts", np.ndarray, sp.csr_matrix)
+LET_GO = 16  # steps after which the pages of the store are given back
 WINDOW = 2048  # cells inside which they are sorted by tokens; by the coins, a sixth is padding still
 
 
@@ -131,6 +132,8 @@ class HalfCells(Dataset):
 
     def __getitem__(self, step: int) -> Batch:
         cells = self.cells_of(step)
+        if step % LET_GO == 0:
+            self.store.let_go()
         mine = self.distributed.shard(cells)
         most = None if self.token_share == 1 else on_grid(round(self.token_share * self.store.tokens[cells].mean()))
         batch = self.halves(mine if len(mine) else cells[:1], int(step) // self.steps_per_epoch, most)

@@ -6,6 +6,7 @@ likes to give. Cells held out of training touch neither which genes are known no
 """
 
 import json
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,24 @@ class Store:
 
     def matrix(self, cells: np.ndarray) -> sp.csr_matrix:
         """Counts (cells, genes) as float32 CSR."""
-        genes, counts, lengths = self.rows(cells)
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        return sp.csr_matrix(
-            (counts.astype(np.float32), genes.astype(np.int32), indptr), (len(cells), len(self.symbols))
-        )
+        parts = []
+        for start in range(0, max(1, len(cells)), 1000):
+            genes, counts, lengths = self.rows(cells[start : start + 1000])
+            indptr = np.concatenate([[0], np.cumsum(lengths)])
+            shape = len(lengths), len(self.symbols)
+            parts.append(sp.csr_matrix((counts.astype(np.float32), genes.astype(np.int32), indptr), shape))
+            self.let_go()
+        return sp.vstack(parts, format="csr")
+
+    def let_go(self) -> None:
+        """Gives back the pages of the counts that were read; the system keeps them cached as long as it likes.
+
+        Else they count as this process's memory, 64 kB and more for each cell, until the whole store does.
+        """
+        for array in (self.genes, self.counts):
+            pages = getattr(array, "_mmap", None)
+            if pages is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+                pages.madvise(mmap.MADV_DONTNEED)
 
 
 def ragged(indptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -138,9 +138,7 @@ def _trace(model_json: str, training_json: str, shape: Shape, precision: str, cu
     return Trace(storages.peak, storages.operations - update[0], storages.traffic - update[1], *update)
 
 
-def formula(
-    model: ModelConfig, settings: TrainingConfig, shape: Shape, precision: str, cuda: bool = False
-) -> Trace:
+def formula(model: ModelConfig, settings: TrainingConfig, shape: Shape, precision: str, cuda: bool = False) -> Trace:
     """The same by counting what is kept for the backward pass; within a tenth of the trace (tests).
 
     A token keeps 8 vectors of `hidden_dim` (two norms and their inputs, q, k, v, what attention gives) and 2 of

@@ -1,4 +1,7 @@
 import json
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,3 +248,22 @@ def test_batches_are_stored_and_refused_where_there_are_none(tiny, cells, tmp_pa
     cells.obs["donor"] = "d1"
     with pytest.raises(scfm.InputError, match=r"has one batch \(d1\)"):
         scfm.prepare(cells, tiny, tmp_path / "other")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_pages_that_were_read_are_given_back(cells, tiny, tmp_path) -> None:
+    def of_files() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile"))
+
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    np.arange(2**23, dtype=np.uint32).tofile(tmp_path / "counts.bin")  # 32 MiB
+    store = replace(store, counts=np.memmap(tmp_path / "counts.bin", np.uint32, "r"))
+    before, total = of_files(), store.counts.sum(dtype=np.int64)
+    read = of_files() - before
+    assert read > 20e6
+    store.let_go()
+    assert of_files() - before < 0.2 * read
+    assert store.counts.sum(dtype=np.int64) == total == 2**22 * (2**23 - 1)
+    store.let_go()
+    replace(store, counts=np.array(store.counts[:10])).let_go()  # in memory: nothing to give back
