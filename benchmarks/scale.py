@@ -1,6 +1,6 @@
 """What grows with the number of cells: seconds and peak memory of `prepare`, 200 steps of `train`, and `embed`.
 
-    python benchmarks/scale.py --folder FOLDER [--cells 10_000 100_000 1_000_000] [--out FILE]
+    python benchmarks/scale.py --folder FOLDER [--cells 10_000 ...] [--commands prepare train embed]
 
 FOLDER, outside the project, gets a .h5ad of each size, written once: rows drawn from a pool of simulated cells, so
 that writing ten million takes minutes. Each command is a process of its own. Peak memory is told twice: all that was
@@ -79,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--cells", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--commands", nargs="+", default=["prepare", "train", "embed"])
     parser.add_argument("--out", type=Path, default=Path("scale.jsonl"))
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -89,8 +90,10 @@ def main() -> None:
         run, vectors = arguments.folder / f"{cells}.run", arguments.folder / f"{cells}.vectors.h5ad"
         if not file.exists():
             write_cells(file, cells)
-        shutil.rmtree(store, ignore_errors=True)
-        shutil.rmtree(run, ignore_errors=True)
+        if "prepare" in arguments.commands:
+            shutil.rmtree(store, ignore_errors=True)
+        if "train" in arguments.commands:
+            shutil.rmtree(run, ignore_errors=True)
         vectors.unlink(missing_ok=True)
         commands = {
             "prepare": [*scfm_command, "prepare", str(file), "--out", str(store)],
@@ -98,7 +101,7 @@ def main() -> None:
             "embed": [*scfm_command, "embed", str(run), str(file), "--out", str(vectors), "--vectors-only"],
         }
         commands["train"] += ["--max-steps", str(STEPS)]
-        for name, command in commands.items():
+        for name, command in ((name, commands[name]) for name in arguments.commands):
             row = {"cells": cells, "command": name, "file_bytes": os.path.getsize(file)} | watched(command)
             row["cells_per_second"] = round((STEPS * 32 if name == "train" else cells) / row["seconds"])
             rows.add(row | {"versions": versions()})
