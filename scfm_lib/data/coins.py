@@ -85,4 +85,4 @@ def split_cells(
                     half_genes[row, place], molecules[row, place] = half_genes[row, other], molecules[row, other]
                     half_genes[row, other], molecules[row, other] = gene, here
                 tokens[row] = most_tokens
-    return half_genes[:, :longest], molecules[:, :longest], tokens
+    return half_genes[:, :longest].copy(), molecules[:, :longest].copy(), tokens

@@ -36,12 +36,16 @@ def write_h5ad(adata: ad.AnnData, out: Path) -> None:
     Raises:
         OSError: no space; nothing is left behind.
     """
+    with new_file(out) as temporary:
+        _need_room(_size(adata), out)
+        adata.write_h5ad(temporary)
+
+
+def _size(adata: ad.AnnData) -> int:
+    """Bytes of its matrices, which is nearly all."""
     raw = [adata.raw.X] if adata.raw is not None else []
     matrices = [adata.X, *adata.layers.values(), *adata.obsm.values(), *raw]
-    need = sum(m.data.nbytes + m.indices.nbytes if sp.issparse(m) else getattr(m, "nbytes", 0) for m in matrices)
-    with new_file(out) as temporary:
-        _need_room(need, out)
-        adata.write_h5ad(temporary)
+    return sum(m.data.nbytes + m.indices.nbytes if sp.issparse(m) else getattr(m, "nbytes", 0) for m in matrices)
 
 
 @contextlib.contextmanager
@@ -70,8 +74,9 @@ def copied_h5ad(source: str | Path | ad.AnnData, out: Path, obs_only: bool, more
             _need_room(Path(source).stat().st_size + more, out)
             shutil.copyfile(source, temporary)
         else:
-            adata = read_any(source)
-            (ad.AnnData(obs=adata.obs) if obs_only else adata).write_h5ad(temporary)
+            adata = ad.AnnData(obs=read_any(source).obs) if obs_only else read_any(source)
+            _need_room(_size(adata) + more, out)
+            adata.write_h5ad(temporary)
         with h5py.File(temporary, "r+") as file:
             file.require_group("obsm").attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
             yield file
