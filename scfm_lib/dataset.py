@@ -145,7 +145,7 @@ class HalfCells(Dataset):
         store, count = self.store, len(cells)
         seed = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0]
         shown = np.array([store.n_tokens, store.n_tokens if most_tokens is None else most_tokens])
-        genes, both, tokens = split_cells(store.indptr, store.genes, store.counts, cells, seed, shown)
+        genes, both, tokens = split_cells(*store.rows(cells), cells, seed, shown)
         cells = np.tile(cells, 2)
         values = log_normalise(both, store.library_size[cells] / 2)
         targets = np.roll(genes, count, axis=0), np.roll(both, count, axis=0)

@@ -37,15 +37,20 @@ def heads(coins: np.uint64, word: np.uint64) -> np.uint64:
 
 @numba.njit(cache=True, nogil=True)
 def split_cells(
-    indptr: np.ndarray, genes: np.ndarray, counts: np.ndarray, cells: np.ndarray, seed: np.uint64, tokens_of: np.ndarray
+    genes: np.ndarray,
+    counts: np.ndarray,
+    lengths: np.ndarray,
+    cells: np.ndarray,
+    seed: np.uint64,
+    tokens_of: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every molecule of these cells to half A or half B: the rows of A in the order of the cells, then those of B.
 
     Args:
-        indptr: of the store (all cells + 1,).
-        genes: their genes (nonzeros,), ascending in each cell.
+        genes: of the cells (nonzeros,), ascending in each.
         counts: their molecules (nonzeros,).
-        cells: those to split (cells,).
+        lengths: how many of them each cell has (cells,).
+        cells: their numbers (cells,).
         seed: of the coins; how those of a gene fall follows from it, the cell and the gene.
         tokens_of: two numbers: genes below the first are tokens, and a half shows as many as the second says, a
             random sample. They come first, as they do when all are shown, in ascending order.
@@ -54,16 +59,14 @@ def split_cells(
         genes (2 cells, longest half) int64, molecules of the same shape, float32, 0 behind a row's end, and how many
         tokens each shows (2 cells,).
     """
-    n_tokens, most_tokens, widest, longest = tokens_of[0], tokens_of[1], 1, 1
-    for cell in cells:
-        widest = max(widest, indptr[cell + 1] - indptr[cell])
-    half_genes = np.zeros((2 * len(cells), widest + 1), dtype=np.int64)
+    n_tokens, most_tokens, longest, done = tokens_of[0], tokens_of[1], 1, 0
+    half_genes = np.zeros((2 * len(cells), lengths.max() + 1), dtype=np.int64)
     molecules = np.zeros(half_genes.shape, dtype=np.float32)
     tokens = np.zeros(2 * len(cells), dtype=np.int64)
     for a, cell in enumerate(cells):
         b, end_a, end_b = a + len(cells), 0, 0
         own = scramble(seed + scramble(np.uint64(cell)))
-        for place in range(indptr[cell], indptr[cell + 1]):
+        for place in range(done, done + lengths[a]):
             gene, count = genes[place], np.uint64(counts[place])
             in_a = heads(count, scramble(own + np.uint64(gene)))
             in_b = count - in_a
@@ -74,6 +77,7 @@ def split_cells(
             end_b += in_b > 0
             tokens[a] += (in_a > 0) & (gene < n_tokens)
             tokens[b] += (in_b > 0) & (gene < n_tokens)
+        done += lengths[a]
         for half, row, end in ((0, a, end_a), (1, b, end_b)):
             half_genes[row, end], molecules[row, end], longest = 0, 0, max(longest, end)
             word = own ^ np.uint64(half)

@@ -113,6 +113,7 @@ def test_an_exception_in_a_thread_ends_the_step_when_the_others_are_done() -> No
 
 
 def test_ctrl_c_ends_the_step_when_the_threads_are_done() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     done: list[int] = []
 
     def work(number: int) -> None:
@@ -127,6 +128,7 @@ def test_ctrl_c_ends_the_step_when_the_threads_are_done() -> None:
         ended = len(done)
         time.sleep(0.25)
         assert len(done) == ended < 10
+    signal.signal(signal.SIGINT, before)
 
 
 def test_how_many() -> None:
