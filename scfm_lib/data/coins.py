@@ -1,6 +1,6 @@
 """Coins without a running state: how they fall follows from a number, which whoever needs them can work out alone.
 
-Compiled (numba), gene by gene: a chain of numpy's operations over a batch took three times as long.
+Compiled (numba), gene by gene: a chain of numpy's operations over a batch took more than twice as long.
 """
 
 import numba

@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from ..config import Config, DataConfig
 from ..errors import InputError
 from ..files import new_folder
+from ..hardware.system import memory
 from ..versions import versions
 from .genes import find_genes, match_genes, match_report, mitochondrial, variable_genes
 from .read import Cells, open_cells
@@ -121,8 +122,10 @@ def open_store(path: str | Path) -> Store:
             raise InputError(f"store {path} is of an older format, without all genes; prepare it again")
     except (OSError, KeyError, json.JSONDecodeError):
         raise InputError(f"{path} is not a store made by `scfm prepare`; prepare one from your .h5ad") from None
-    for name in ("genes", "counts"):  # else the system reads 128 kB for every cell: 20 times as long, from a cold disk
-        _advise(arrays[name], "MADV_RANDOM")
+    counts = arrays["genes"], arrays["counts"]
+    if sum(array.nbytes for array in counts) > memory()["available"]:
+        for array in counts:  # else the system reads 128 kB for every cell, and forgets them before they are used
+            _advise(array, "MADV_RANDOM")
     symbols, ensembl = (np.array(meta[key], dtype=object) for key in ("symbols", "ensembl"))
     data_config = DataConfig.model_validate(meta["config"]["data"])
     return Store(path, symbols, ensembl, meta["n_tokens"], meta["batches"], meta["report"], data_config, **arrays)

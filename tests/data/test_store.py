@@ -1,4 +1,5 @@
 import json
+import mmap
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -267,3 +268,13 @@ def test_pages_that_were_read_are_given_back(cells, tiny, tmp_path) -> None:
     assert store.counts.sum(dtype=np.int64) == total == 2**22 * (2**23 - 1)
     store.let_go()
     replace(store, counts=np.array(store.counts[:10])).let_go()  # in memory: nothing to give back
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_RANDOM"), reason="the system cannot be told")
+@pytest.mark.parametrize(("available", "told"), [(1000, True), (10**12, False)])
+def test_only_a_store_larger_than_the_memory_is_read_at_random(cells, tiny, tmp_path, monkeypatch, available, told):
+    advice: list[str] = []
+    monkeypatch.setattr("scfm_lib.data.store._advise", lambda _, what: advice.append(what))
+    monkeypatch.setattr("scfm_lib.data.store.memory", lambda: {"available": available})
+    scfm.prepare([cells], tiny, tmp_path / "store")
+    assert advice == 2 * told * ["MADV_RANDOM"]
