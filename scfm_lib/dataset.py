@@ -26,7 +26,7 @@ from .runtime.distributed import ALONE, Distributed
 
 TARGET_SUM = 1e4  # values are log1p of counts per 10,000, as in scanpy's tutorials
 Counts = TypeVar("Counts", np.ndarray, sp.csr_matrix)
-LET_GO = 16  # steps after which the pages of the store are given back
+LET_GO = 16  # batches after which a worker gives back the pages of the store that it read
 WINDOW = 2048  # cells inside which they are sorted by tokens; by the coins, a sixth is padding still
 
 
@@ -95,6 +95,7 @@ class HalfCells(Dataset):
     ):
         self.store, self.seed, self.token_share, self.distributed = store, seed, token_share, distributed
         self._given, self._shuffled = cells, (-1, np.zeros(0, dtype=np.uint32))  # of which epoch, in its order
+        self._made = 0  # batches since pages were given back, by this worker
         count = int((~store.held_out).sum()) if cells is None else len(cells)
         self.cells_per_step = min(cells_per_step, count)
         self.steps_per_window = max(1, WINDOW // self.cells_per_step)
@@ -132,7 +133,8 @@ class HalfCells(Dataset):
 
     def __getitem__(self, step: int) -> Batch:
         cells = self.cells_of(step)
-        if step % LET_GO == 0:
+        self._made = (self._made + 1) % LET_GO
+        if self._made == 0:
             self.store.let_go()
         mine = self.distributed.shard(cells)
         most = None if self.token_share == 1 else on_grid(round(self.token_share * self.store.tokens[cells].mean()))

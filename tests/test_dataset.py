@@ -8,7 +8,7 @@ import torch
 
 import scfm_lib as scfm
 from scfm_lib.data.coins import heads, scramble
-from scfm_lib.dataset import HalfCells, log_normalise
+from scfm_lib.dataset import LET_GO, HalfCells, log_normalise
 from scfm_lib.embed import token_batches
 from scfm_lib.model import GRID, on_grid
 from scfm_lib.start import new_model, pca_start
@@ -209,6 +209,15 @@ def test_workers_change_nothing_and_are_sent_little(store, method) -> None:
     settings = {"num_workers": 2, "multiprocessing_context": method}
     loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=range(12), **settings)
     assert all(equal(batches[step], batch) for step, batch in enumerate(loader))
+
+
+def test_every_worker_gives_pages_back(store, monkeypatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(type(store), "let_go", lambda _: given.append(1))
+    odd = HalfCells(store, None, 32, seed=0)
+    for step in range(1, 4 * LET_GO, 2):  # as the second of two workers
+        odd[step]
+    assert len(given) == 2
 
 
 def test_the_molecules_of_a_step_are_known_before_it_is_made(store) -> None:

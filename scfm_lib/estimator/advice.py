@@ -187,7 +187,7 @@ def levers(target: Target, config: Config, work: Workload, cells: int) -> list[d
         tried.append(("gradient checkpointing", {"training.gradient_checkpointing": True}, "recomputes each block"))
     if target.kind != "cpu":
         changes = {"training.batch_size": 4 * training.batch_size}
-        tried.append(("larger batches", changes, "fewer, fuller steps: an epoch teaches less, the rate may be raised"))
+        tried.append(("larger batches", changes, "fewer, fuller steps; what they teach was not measured"))
     rows = []
     for name, changes, note in tried:
         new = cost_if(target, config, work, changes, exact=False)
