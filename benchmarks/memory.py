@@ -22,7 +22,8 @@ import scfm_lib as scfm
 from scfm_lib.dataset import Batch
 from scfm_lib.estimator.memory import FRAMEWORK, memory
 from scfm_lib.estimator.workload import NOMINAL_GENES, Shape
-from scfm_lib.hardware.threads import return_freed_memory
+from scfm_lib.hardware.threads import return_freed_memory, without_onednn
+from scfm_lib.runtime.threads import Threads, threads_for
 from scfm_lib.train import new_state, training_step
 from scfm_lib.versions import versions
 
@@ -68,8 +69,9 @@ def steps(config: scfm.Config, shape: Shape, precision: str, device: torch.devic
     values, counts = torch.rand(numbers.shape) + 0.1, torch.ones(numbers.shape)
     batch = Batch(numbers, values, numbers, counts, torch.arange(rows), numbers[:, 0], np.full(rows, shape.tokens))
     state = new_state(scfm.CellTransformer(config.model, shape.genes).to(device), config.training, device, precision)
-    for _ in range(STEPS):
-        training_step(state, [batch], config.training.learning_rate)
+    with Threads(threads_for(device)) as state.threads, without_onednn(precision == "fp32"):
+        for _ in range(STEPS):
+            training_step(state, [batch], config.training.learning_rate)
 
 
 def measure(preset: str, batch_size: int, tokens: int, precision: str, checkpointing: bool, name: str) -> list[int]:

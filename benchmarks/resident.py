@@ -1,16 +1,17 @@
-"""Memory of whole runs: is it flat over thousands of steps, and does `scfm estimate` name its peak?
+"""Memory of whole runs: is it flat over thousands of steps, and does `scfm estimate` name the peak?
 
-    SCFM_DATA_DIR=... python benchmarks/resident.py [--data NAME ...] [--preset minimal] [--steps 5000] [--out FILE]
+    SCFM_DATA_DIR=... python benchmarks/resident.py [--out FILE]
 
 Each run is a process of its own, as `scfm train` would be, on a prepared store: `resident` is what the process itself
 holds (RssAnon: without the pages of the store and of libraries, which the system may drop) after some steps, `peak` the
-most that was resident of everything in a thousand steps (VmHWM), beside `ram_bytes` of `scfm estimate`. `embed` and
-`evaluate` follow on the same cells. All bytes.
+most that was resident of everything in a thousand steps (VmHWM), beside what `scfm estimate` says. `embed` and
+`evaluate` follow on the same cells. All bytes. Rows that are in FILE are not made again.
 """
 
 import argparse
 import importlib
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,18 @@ from scfm_lib.versions import versions
 
 LOOKED_AT = (50, 200, 1000, 2000, 5000)
 EPOCHS = 1000  # so that the schedule is longer than any run here
+RUNS: list[tuple[str, str, int, dict[str, object]]] = [  # data, preset, steps, and what is set
+    ("pbmc3k", "minimal", 5000, {}),
+    ("zheng_pbmc_facs", "minimal", 5000, {}),
+    ("simulated", "minimal", 5000, {}),
+    ("pbmc3k", "minimal", 1000, {"training.token_share": 1.0}),
+    ("pbmc3k", "minimal", 1000, {"training.batch_size": 8, "training.gradient_accumulation_steps": 4}),
+    ("zheng_pbmc_facs", "minimal", 1000, {"training.batch_size": 128}),
+    ("zheng_pbmc_facs", "minimal", 1000, {"training.gradient_checkpointing": True}),
+    ("zheng_pbmc_facs", "minimal", 1000, {"training.bf16": True}),
+    ("pbmc3k", "default", 1000, {}),
+    ("zheng_pbmc_facs", "default", 1000, {"training.batch_size": 8}),
+]
 
 
 def of_this_process(key: str) -> int:
@@ -32,7 +45,7 @@ def of_this_process(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def train(store: str, run_dir: str, preset: str, steps: str) -> dict[str, object]:
+def train(store: str, run_dir: str, preset: str, changes: str, steps: str) -> dict[str, object]:
     """Resident bytes after some steps, and the peak after a thousand."""
     module = importlib.import_module("scfm_lib.train")  # the package's own `train` is the function
     step, seen, taken = module.training_step, {}, 0
@@ -48,13 +61,14 @@ def train(store: str, run_dir: str, preset: str, steps: str) -> dict[str, object
         return made
 
     module.training_step = counted
-    config = scfm.load_config(preset, {"training.num_epochs": EPOCHS})
+    config = scfm.load_config(preset, json.loads(changes) | {"training.num_epochs": EPOCHS})
     scfm.train(config, store, run_dir=run_dir, max_steps=int(steps), verbose=False)
     return {"peak": seen.pop("peak", of_this_process("VmHWM")), "resident": seen}
 
 
-def estimate(store: str, preset: str) -> dict[str, object]:
-    return {"ram_bytes": scfm.estimate(scfm.load_config(preset), data=store)["ram_bytes"]}
+def estimate(data: str, preset: str, changes: str) -> dict[str, object]:
+    found = scfm.estimate(scfm.load_config(preset, json.loads(changes)), data=data)
+    return {key: found[key] for key in ("ram_bytes", "embed_bytes", "evaluate_bytes")}
 
 
 def embed(run_dir: str, data: str, out: str) -> dict[str, object]:
@@ -82,38 +96,41 @@ def apart(*words: object) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", nargs="+", default=["pbmc3k", "zheng_pbmc_facs", "simulated"])
-    parser.add_argument("--preset", default="minimal")
-    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--out", type=Path, default=Path("resident.jsonl"))
     parser.add_argument("--one", nargs="+", help="run this here and print what it gives")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(COMMANDS[arguments.one[0]](*arguments.one[1:])))
         return
-    rows = Rows(arguments.out, ("data", "preset"))
-    for name in arguments.data:
-        if rows.has(data=name, preset=arguments.preset):
-            continue
-        with TemporaryDirectory() as folder:
-            file, store, run = (Path(folder) / part for part in ("cells.h5ad", "store", "run"))
-            if name == "simulated":
-                scfm.simulate(**SIMULATED).write_h5ad(file)
-            else:
-                scfm.read_adata(scfm.find_data(name)).write_h5ad(file)
-            scfm.prepare(file, scfm.load_config(arguments.preset), store)
-            row = {"data": name, "preset": arguments.preset} | apart("estimate", store, arguments.preset)
-            row |= apart("train", store, run, arguments.preset, arguments.steps)
-            row |= {
-                f"{key}_peak": apart(key, *words)["peak"]
-                for key, words in (("embed", (run, file, Path(folder) / "vectors.h5ad")), ("evaluate", (run, file)))
-            }
-        rows.add(row | {"versions": versions()})
+    rows, errors = Rows(arguments.out, ("data", "preset", "set")), []
+    for name, preset, steps, changes in RUNS:
+        key = {"data": name, "preset": preset, "set": changes}
+        if not rows.has(**key):
+            rows.add(key | one_run(name, preset, steps, changes) | {"versions": versions()})
+        (row,) = rows.of(**key)
         first, *_, last = row["resident"].values()
-        wrong = row["ram_bytes"]["total"] / row["peak"] - 1
-        print(
-            json.dumps(row), f"\n{name}: from first to last {last / first - 1:+.1%}, estimate {wrong:+.1%}", flush=True
-        )
+        said = {"train": row["ram_bytes"]["total"], "embed": row["embed_bytes"], "evaluate": row["evaluate_bytes"]}
+        wrong = {command: said[command] / peak - 1 for command, peak in row["peaks"].items()}
+        errors += map(abs, wrong.values())
+        print(json.dumps(key), f"{first / 1e9:.2f} GB, then {last / first - 1:+.1%};", end=" ")
+        print(*(f"{command} {row['peaks'][command] / 1e9:.2f} GB, said {wrong[command]:+.1%}" for command in wrong))
+    print(f"estimates are wrong by {statistics.median(errors):.1%} (median), {max(errors):.1%} at most", flush=True)
+
+
+def one_run(name: str, preset: str, steps: int, changes: dict[str, object]) -> dict[str, object]:
+    """A data set prepared, estimated, trained on, embedded and evaluated, each in a process of its own."""
+    with TemporaryDirectory() as folder:
+        file, store, run, out = (Path(folder) / part for part in ("cells.h5ad", "store", "run", "vectors.h5ad"))
+        adata = scfm.simulate(**SIMULATED) if name == "simulated" else scfm.read_adata(scfm.find_data(name))
+        adata.write_h5ad(file)
+        scfm.prepare(file, scfm.load_config(preset), store)
+        settings = json.dumps(changes)
+        row = apart("estimate", store, preset, settings) | apart("train", store, run, preset, settings, steps)
+        row["peaks"] = {"train": row.pop("peak")}
+        if not changes:  # they do not depend on how the model was trained
+            row["peaks"] |= {"embed": apart("embed", run, file, out)["peak"]}
+            row["peaks"] |= {"evaluate": apart("evaluate", run, file)["peak"]}
+        return row
 
 
 if __name__ == "__main__":

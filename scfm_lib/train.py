@@ -19,7 +19,7 @@ from .config import Config, TrainingConfig, load_config
 from .data.store import Store, open_store
 from .dataset import Batch, HalfCells
 from .hardware.device import autocast, choose_device, choose_precision, describe_device
-from .hardware.threads import return_freed_memory, use_all_cores
+from .hardware.threads import return_freed_memory, use_all_cores, without_onednn
 from .model import CellTransformer, prediction_loss
 from .runtime.distributed import ALONE, Distributed, join_processes
 from .runtime.logger import Logger
@@ -128,7 +128,8 @@ def validation_loss(state: TrainState, store: Store) -> float:
     model, settings, held_out = state.model, state.settings, np.flatnonzero(store.held_out)
     if len(held_out) > VALIDATION_CELLS:
         held_out = np.random.default_rng(settings.seed).choice(held_out, VALIDATION_CELLS, replace=False)
-    dataset = HalfCells(store, held_out, settings.batch_size, settings.seed)
+    at_a_time = max(1, settings.batch_size // state.threads.count)  # each thread takes a batch of its own
+    dataset = HalfCells(store, held_out, at_a_time, settings.seed)
 
     @torch.inference_mode()
     def judge(batch: Batch) -> np.ndarray:
@@ -284,7 +285,7 @@ def _train(
     }
     checkpoints = Checkpoints(begun.path, settings, constants, begun.checkpoint, distributed.is_first)
     logger = Logger(begun.path, config, dataset, state.step, device, precision, distributed, stop.deadline, **outputs)
-    with logger, stop, Threads(count) as state.threads:
+    with logger, stop, Threads(count) as state.threads, without_onednn(precision == "fp32"):
         logger.begin(store, sum(p.numel() for p in model.parameters()))
         if checkpoints.newest is None:
             checkpoints.save(state)

@@ -9,12 +9,15 @@ import numpy as np
 import psutil
 
 from ..config import PRESETS, Config, load_config
+from ..data.read import CHUNK
 from ..data.store import Store
 from ..errors import InputError
 from ..hardware.gpus import Card
 from ..hardware.gpus import machines as rented_machines
+from ..model import on_grid
 from ..versions import versions
 from .advice import cost_if, levers, max_batch_size
+from .memory import STARTED, command_bytes
 from .target import Cost, Target, card_target, cost, named, precision_of, this_machine
 from .workload import Workload, cells_like, parameters, workload
 
@@ -42,14 +45,16 @@ def estimate(
 
     Returns:
         Ready for JSON: `parameters`, `parameters_by_component`, `memory_bytes` and `memory_available` (bytes), `fits`,
-        `ram_bytes`, `disk_bytes`, `notes` (on a card's figures), `seconds` (low, typical, high), `seconds_per_epoch`,
-        `cost_usd` (None here, or where nobody rents the card), `rented`, `max_batch_size`, `levers`, and what was
-        assumed: `target`, `precision`, `cells`, `genes`, `config`, `versions`.
+        `ram_bytes`, `embed_bytes` and `evaluate_bytes` (of RAM at the peak), `disk_bytes`, `notes` (on a card's
+        figures), `seconds` (low, typical, high), `seconds_per_epoch`, `cost_usd` (None here, or where nobody rents the
+        card), `rented`, `max_batch_size`, `levers`, and what was assumed: `target`, `precision`, `cells`, `genes`,
+        `config`, `versions`.
 
     Raises:
         InputError: unknown card, bad data, or fewer than two cells.
     """
     config = config.model_copy(deep=True)
+    python = min(psutil.Process().memory_info().rss, int(1e9))  # the same libraries; more than that is somebody's data
     store, cells, source = cells_like(config, cells, data, genes_per_cell)
     config.model.n_genes = store.n_tokens if data is not None else config.model.n_genes
     work, batches = workload(config, store, cells)
@@ -68,7 +73,8 @@ def estimate(
         "memory_bytes": here.memory_bytes,
         "memory_available": target.memory_bytes,
         "fits": None if target.room is None else total <= target.room,
-        "ram_bytes": ram_bytes(target, here, work, config),
+        "ram_bytes": ram_bytes(python, target, here, work, config),
+        **{f"{name}_bytes": python + size for name, size in later_bytes(config, store, cells).items()},
         "disk_bytes": disk_bytes(config, cells, store),
         "notes": notes(target, here),
         "seconds": named(here.seconds),
@@ -186,14 +192,24 @@ def notes(target: Target, here: Cost) -> list[str]:
     return found
 
 
-def ram_bytes(target: Target, here: Cost, work: Workload, config: Config) -> dict[str, int]:
+def ram_bytes(python: int, target: Target, here: Cost, work: Workload, config: Config) -> dict[str, int]:
     """Bytes of system memory for the run: Python with its libraries, prepared batches, and on a CPU the training."""
     parts = {
-        "python": min(psutil.Process().memory_info().rss, int(1e9)),  # measured on the spot: the same libraries
+        "python": python + int(STARTED["train"]),
         "batches": (2 + 2 * config.training.num_workers) * work.batch_bytes,  # one is made while one is used; torch's 2
         "training": here.memory_bytes["total"] if target.kind != "cuda" else 0,
     }
     return parts | {"total": sum(parts.values())}
+
+
+def later_bytes(config: Config, store: Store, cells: int) -> dict[str, int]:
+    """Bytes of system memory for `embed` and `evaluate` of so many cells like the store's, on a CPU."""
+    expressed, tokens = float(np.diff(store.indptr).mean()), on_grid(int(store.tokens.max()))
+    at_a_time = {"embed": min(cells, CHUNK), "evaluate": cells}
+    return {
+        command: command_bytes(command, config, len(store.symbols), tokens, count * expressed)
+        for command, count in at_a_time.items()
+    }
 
 
 def disk_bytes(config: Config, cells: int, store: Store) -> dict[str, int]:

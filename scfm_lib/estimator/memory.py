@@ -7,7 +7,7 @@ tensors was measured (benchmarks/memory.py) and is counted as overhead.
 
 import functools
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_iter
 
 from ..config import Config, ModelConfig, TrainingConfig
 from ..dataset import Batch
+from ..embed import BATCH_SIZE
 from ..model import CellTransformer
 from ..runtime.threads import threads_for
 from ..train import new_state, training_step
@@ -30,11 +31,13 @@ except ImportError:
 
 CUDA_BLOCK = 512  # bytes: torch's CUDA allocator rounds every tensor up to a multiple
 CUDA_CONTEXT = 500e6  # bytes: kernels and handles on the card; the hardware guide's figure, not measured by us
-# What a process takes beyond its tensors, by benchmarks/memory.py on Linux with glibc 2.36, torch 2.13.0, 2 threads:
-FRAMEWORK = {"fp32": 94e6, "bf16": 140e6, "fp16": 140e6}  # bytes: what torch loads at its first step, and buffers
-# Between kept blocks there are holes, as a share of the tensors' peak: this by the number of layers, since fewer,
-# larger tensors fit the holes worse. None if freed memory returns at once, as it does with checkpointing.
-HOLES_BY_LAYER = 1.07
+# What a process takes beyond its tensors, by benchmarks/resident.py on Linux with glibc 2.36, torch 2.13.0, 2 threads:
+FRAMEWORK = {"fp32": 60e6, "bf16": 350e6, "fp16": 350e6}  # bytes: what torch loads at its first step, compiled kernels
+# Between kept blocks there are holes, as a share of the tensors that come and go; more where oneDNN keeps kernels among
+# them, none where freed memory returns at once.
+HOLES = {"fp32": 0.3, "bf16": 0.9, "fp16": 0.9}
+STARTED = {"train": 167e6, "embed": 177e6, "evaluate": 470e6}  # bytes that libraries take, loaded by each command
+READ = {"embed": 45, "evaluate": 42}  # bytes for each expressed gene of a cell that is read, copies included
 
 
 @dataclass(frozen=True)
@@ -173,15 +176,21 @@ def memory(
     `trace`; without `exact` the formula is used, which is instant.
     """
     count = sum(parameters(config.model, shape.genes).values())
-    on_cpu = device == "cpu"
+    on_cpu, training = device == "cpu", config.training
+    threads = threads_for(torch.device("cpu" if on_cpu else "cuda"), config.model.dropout, training.threads)
+    accumulated = 0
+    if threads > 1:  # each takes a part of the half cells, and makes gradients of its own, which are then added up
+        shape = replace(shape, rows=-(-shape.rows // threads))
+        accumulated = 4 * count if training.gradient_accumulation_steps > 1 else 0
+        training = training.model_copy(update={"gradient_accumulation_steps": 1})
+        config = config.model_copy(update={"training": training})
     if exact:
         step = trace(config, shape, precision, device)
     else:
-        step = formula(config.model, config.training, shape, precision, not on_cpu)
-    threads = threads_for(torch.device("cpu" if on_cpu else "cuda"), config.model.dropout, config.training.threads)
-    peak = max(step.peak, (12 + 4 * threads) * count)  # each thread makes gradients of its own
-    kept = on_cpu and not config.training.gradient_checkpointing
-    holes = peak * HOLES_BY_LAYER / config.model.num_layers if kept else 0
+        step = formula(config.model, training, shape, precision, not on_cpu)
+    held = 12 * count + accumulated  # weights, the optimizer's states, gradients from before
+    peak = held + threads * (step.peak - 12 * count)
+    holes = HOLES[precision] * (peak - held) if on_cpu and not training.gradient_checkpointing else 0
     parts = {
         "parameters": 4 * count,
         "gradients": 4 * count,
@@ -190,3 +199,21 @@ def memory(
         "overhead": int(FRAMEWORK[precision] + holes if on_cpu else CUDA_CONTEXT),
     }
     return parts | {"total": sum(parts.values())}
+
+
+def command_bytes(command: str, config: Config, genes: int, tokens: int, expressed: float) -> int:
+    """Bytes that `embed` or `evaluate` takes on a CPU beyond Python and the package, at the peak.
+
+    Args:
+        command: embed or evaluate.
+        config: of the model.
+        genes: that it hears.
+        tokens: of the longest cell.
+        expressed: genes of all cells that are in memory at a time: a chunk of the file, or all of it.
+    """
+    model = config.model
+    models = {"embed": 4, "evaluate": 6}[command]  # copies of the weights: the model, its checkpoint with the optimizer
+    threads = threads_for(torch.device("cpu"), wanted=config.training.threads)
+    forward = 4 * BATCH_SIZE * (tokens + 1) * 2 * (model.hidden_dim + model.ff_dim)  # bytes, at the feed-forward layer
+    weights = 4 * models * sum(parameters(model, genes).values())
+    return int(STARTED[command] + READ[command] * expressed + weights + threads * forward)

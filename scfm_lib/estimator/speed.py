@@ -15,6 +15,7 @@ from ..checkpoint import TrainState
 from ..config import Config
 from ..dataset import Batch
 from ..hardware.gpus import Card
+from ..hardware.threads import without_onednn
 from ..runtime.threads import Threads, threads_for
 from ..start import new_model
 from ..train import new_state, training_step
@@ -51,7 +52,8 @@ def calibrate(
     """
     ends = time.perf_counter() + seconds
     state = new_state(new_model(config.model, 0, genes=genes).to(device), config.training, device, precision)
-    with Threads(threads_for(device, config.model.dropout, config.training.threads)) as state.threads:
+    threads = Threads(threads_for(device, config.model.dropout, config.training.threads))
+    with threads as state.threads, without_onednn(precision == "fp32"):
         return _measured(state, config, batches, genes, ends)
 
 

@@ -82,7 +82,8 @@ def estimate_text(found: dict[str, Any]) -> str:
         f"\nMemory at the longest batch  {gb(memory['total'])} of {gb(found['memory_available'])} {fits}".rstrip(),
         aligned([(name, f"{gb(size):>9}") for name, size in memory.items() if name != "total"]),
         f"  largest batch that fits: {found['max_batch_size'] if found['max_batch_size'] is not None else 'not known'}",
-        f"RAM  {gb(found['ram_bytes']['total'])}    disk  {gb(found['disk_bytes']['total'])}",
+        f"RAM  {gb(found['ram_bytes']['total'])}, later {gb(found['embed_bytes'])} for embed and "
+        f"{gb(found['evaluate_bytes'])} for evaluate    disk  {gb(found['disk_bytes']['total'])}",
         f"\nTime  {duration(seconds['typical'])}  ({duration(seconds['low'])} to {duration(seconds['high'])}), "
         f"{duration(found['seconds_per_epoch'])} an epoch",
         *(f"  {note}" for note in found["notes"]),

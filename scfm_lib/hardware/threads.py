@@ -32,6 +32,21 @@ def torch_threads_kept() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@contextlib.contextmanager
+def without_onednn(wanted: bool) -> Iterator[None]:
+    """Computes without oneDNN, torch's second library of CPU kernels, if `wanted`.
+
+    It compiles a kernel for every length of batch that it meets and keeps up to a thousand of them, a quarter of a
+    megabyte each, between the tensors. In fp32 torch's own kernels are as fast; in bf16 they are not (CONTRIBUTING.md).
+    """
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = before and not wanted
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
+
+
 def return_freed_memory(at_once: bool) -> None:
     """Whether freed tensors go back to the system at once (Linux with glibc; elsewhere nothing happens).
 

@@ -115,6 +115,7 @@ def join_processes() -> Iterator[Distributed]:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend, timeout=PATIENCE)
         yield Distributed(rank, count)
+        dist.barrier()  # the first one may still write; one that leaves early takes its connections with it
     except (RuntimeError, ValueError) as error:
         if isinstance(error, InputError) or not _is_about_the_others(error):
             raise

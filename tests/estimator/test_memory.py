@@ -14,7 +14,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 import scfm_lib as scfm
 from scfm_lib.dataset import Batch
-from scfm_lib.estimator.memory import formula, memory, trace
+from scfm_lib.estimator.memory import command_bytes, formula, memory, trace
 from scfm_lib.estimator.workload import NOMINAL_GENES, Shape, parameters
 from scfm_lib.train import new_state, training_step
 
@@ -94,6 +94,26 @@ def test_the_estimate_is_near_the_peak_of_a_real_process(checkpointing: bool) ->
     estimate = memory(config, Shape(32, 200, 1000, 1000, NOMINAL_GENES))
     # looser than the benchmark's 10 %: how blocks fall in the heap differs by a tenth from run to run
     assert estimate["total"] == pytest.approx(peak, rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="what is resident is read from Linux's /proc")
+def test_the_estimate_names_the_peaks_of_whole_runs_and_memory_stays_flat(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+    row = importlib.import_module("resident").one_run("bundled", "minimal", 1000, {})
+    said = {"train": row["ram_bytes"]["total"], "embed": row["embed_bytes"], "evaluate": row["evaluate_bytes"]}
+    assert said == pytest.approx(row["peaks"], rel=0.15)  # looser than the benchmark's 10 %, for other machines
+    assert row["resident"]["1000"] == pytest.approx(row["resident"]["50"], rel=0.1)
+
+
+def test_embed_and_evaluate_take_more_for_more_cells_and_longer_ones() -> None:
+    config = scfm.load_config("minimal")
+    for command in ("embed", "evaluate"):
+        few, many = (command_bytes(command, config, 14_000, 300, cells * 850) for cells in (1e3, 1e6))
+        assert 30 * 850e6 < many - few < 60 * 850e6  # a count in float32 and its gene's number, in several copies
+        threads = torch.get_num_threads()
+        more = command_bytes(command, config, 14_000, 600, 1e3 * 850) - few
+        assert more == 300 * 32 * threads * 4 * 2 * (config.model.hidden_dim + config.model.ff_dim)
 
 
 def test_norms_are_kept_in_fp32_on_a_card() -> None:

@@ -1,8 +1,15 @@
-"""How many threads torch has."""
+"""How many threads torch has, and which kernels."""
 
+import importlib
 import os
 import subprocess
 import sys
+
+import pytest
+import torch
+
+import scfm_lib as scfm
+from scfm_lib.hardware.threads import without_onednn
 
 CODE = """
 import numpy as np
@@ -34,3 +41,22 @@ def test_numba_leaves_torch_its_threads() -> None:
     environment.pop("NUMBA_NUM_THREADS", None)
     ended = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout.split()) == (0, ["1"] * 4), ended.stderr
+
+
+def test_onednn_is_back_whatever_happens() -> None:
+    with without_onednn(False):
+        assert torch.backends.mkldnn.enabled
+    with pytest.raises(ZeroDivisionError), without_onednn(True):
+        1 / torch.backends.mkldnn.enabled  # False: 0
+    assert torch.backends.mkldnn.enabled
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_only_bf16_trains_with_onednn_whose_kernels_stay_in_memory(bf16, cells, tiny, tmp_path, monkeypatch) -> None:
+    module, seen = importlib.import_module("scfm_lib.train"), []
+    step = module.training_step
+    monkeypatch.setattr(module, "training_step", lambda *a: seen.append(torch.backends.mkldnn.enabled) or step(*a))
+    tiny.training.bf16 = bf16
+    scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, max_steps=2)
+    assert seen == [bf16, bf16]
+    assert torch.backends.mkldnn.enabled

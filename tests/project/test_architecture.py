@@ -131,5 +131,6 @@ def test_the_tree_in_contributing_names_every_file() -> None:
 def test_the_whole_library_is_thin() -> None:
     lines = {str(path.relative_to(LIBRARY)): size(path) for path in FILES}
     # 4,600, 1,000 for what came later (strong baselines with ranges, judge, annotate, adapting, a report), 300: speed
-    # and scale (coarse threads, compiled coins, files larger than the memory, what an estimate for a card is worth)
-    assert sum(lines.values()) <= 5900, lines
+    # and scale (coarse threads, compiled coins, files larger than the memory, what an estimate for a card is worth),
+    # 50: the peak of whole runs, of `embed` and of `evaluate`
+    assert sum(lines.values()) <= 5950, lines
