@@ -23,7 +23,7 @@ from .hardware.threads import return_freed_memory, use_all_cores, without_onednn
 from .model import CellTransformer, prediction_loss
 from .runtime.distributed import ALONE, Distributed, join_processes
 from .runtime.logger import Logger
-from .runtime.run_dir import RunDir, find_run, new_run, resumed_run
+from .runtime.run_dir import RunDir, check_same, find_run, new_run, resumed_run
 from .runtime.stopping import Stop
 from .runtime.threads import Threads, threads_for
 from .start import new_model, pca_start, start_from, trained_model
@@ -153,7 +153,7 @@ def training_loop(state: TrainState, data: HalfCells, logger: Logger, checkpoint
     loader = DataLoader(
         data,
         batch_size=None,  # an item is a whole batch already
-        sampler=range(state.step, 0 if state.waits_no_more else total_steps),
+        sampler=range(state.step, 0 if state.waits_no_more else min(total_steps, stop.last_step)),
         num_workers=settings.num_workers,
         pin_memory=state.device.type == "cuda",
         generator=torch.Generator(),  # its own: the global one belongs to dropout and must resume to the bit
@@ -202,13 +202,14 @@ def train(
             the store, if it has moved.
         init: a checkpoint, run or shared model to start from; its dimensions and training settings are the default.
         resume: a checkpoint or run to continue; it knows its config and data. "auto": `run_dir`, if a run is there,
-            else a new one, so that the same call can be made again after a session ended.
+            else a new one, so that the same call can be made again after a session ended; a config must be the run's.
         run_dir: a new folder; `DATE-TIME` in `work_dir()` when unset.
         device: auto, cpu, cuda or mps.
         verbose: progress on standard error.
         tensorboard: write `logs/`.
         wandb: send metrics to Weights & Biases.
-        max_steps: stop cleanly after this step, as a signal would; the schedule still spans `num_epochs`.
+        max_steps: stop cleanly after this step, as a signal would; the schedule still spans `num_epochs`. A run that
+            has come so far already takes no step.
         max_hours: stop cleanly after so long; on Colab and Kaggle, when unset, before the session ends.
 
     Returns:
@@ -221,6 +222,7 @@ def train(
     use_all_cores()
     torch_device, stop = choose_device(device), Stop(max_steps, max_hours)
     with join_processes() as distributed:
+        asked = config if resume == "auto" else None
         if resume == "auto":
             resume = distributed.rank_zero_first(lambda: find_run(run_dir))
             data = data if resume is None else None  # a run that is found has its data
@@ -228,6 +230,8 @@ def train(
         if resume is not None:
             file = find_checkpoint(resume)
             begun = resumed_run(file, load_checkpoint(file), run_dir, data)
+            if asked is not None:
+                check_same(begun.config, load_config(asked) if not isinstance(asked, Config) else asked, begun.path)
             config = begun.config
         elif config is None and init is not None:
             config = config_like(init)

@@ -21,7 +21,7 @@ def parse_seconds(text: str) -> float:
 def _parse(text: str, units: dict[str, float], default: str, example: str) -> float:
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]*)", text.strip().lower())
     if not match or (match[2] or default) not in units or float(match[1]) <= 0:
-        raise InputError(f"{text!r} is not an amount; write for example {example}")
+        raise InputError(f"{text!r} is not an amount; write for example {example} (a bare number is in {default})")
     return float(match[1]) * units[match[2] or default]
 
 

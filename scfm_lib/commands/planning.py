@@ -37,8 +37,10 @@ def estimate_command(
     epochs: Annotated[int | None, typer.Option(help="the preset's when unset")] = None,
     data: Annotated[str | None, typer.Option("--data", "--data-path", "--data_path", help="cells to look at")] = None,
     genes_per_cell: Annotated[float | None, typer.Option(help="expressed genes of a cell")] = None,
-    budget_vram: Annotated[str | None, typer.Option(help="find what fits in so much memory, such as 4GB")] = None,
-    deadline: Annotated[str | None, typer.Option(help="find what is done in time, such as 2h or 30min")] = None,
+    budget_vram: Annotated[
+        str | None, typer.Option(help="find what fits in so much memory: 4GB, 4GiB; 4 is GB")
+    ] = None,
+    deadline: Annotated[str | None, typer.Option(help="find what is done in time: 2h, 30min; 2 is hours")] = None,
     device: Device = "auto",
     json_: Json = False,
 ) -> None:

@@ -46,7 +46,8 @@ def train_command(
     goes_on = resume is not None and resume != "auto"
     if goes_on and (preset or config or set_ or layer or init):
         raise scfm.InputError("--resume brings its own config; leave out --preset, --config, --set, --layer and --init")
-    settings = None if goes_on else config_from(preset, config, set_, layer, init)
+    asked = resume is None or preset or config or set_ or layer  # else "auto" goes on with whatever run is there
+    settings = config_from(preset, config, set_, layer, init) if asked and not goes_on else None
     limits: dict[str, Any] = {"max_steps": max_steps, "max_hours": max_hours}
     outputs = {"wandb": wandb, "tensorboard": tensorboard}
     run = scfm.train(settings, data_path, init=init, resume=resume, run_dir=run_dir, device=device, **limits, **outputs)

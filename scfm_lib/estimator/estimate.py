@@ -131,7 +131,8 @@ def best_fit(
         InputError: nothing fits; the line says what the smallest takes.
     """
     smallest: tuple[int, float] | None = None
-    for name in sorted(presets, key=lambda preset: -PRESETS.index(preset) if preset in PRESETS else 0):
+    ordered = sorted(presets, key=lambda preset: -PRESETS.index(preset) if preset in PRESETS else 0)
+    for name in ordered:
         config = load_config(name, {"training.num_epochs": epochs} if epochs else None)
         store, total, _ = cells_like(config, cells, data, mean_genes)
         config.model.n_genes = store.n_tokens if data is not None else config.model.n_genes
@@ -153,7 +154,7 @@ def best_fit(
             else:
                 continue
             fewer = 1.0 if deadline_seconds is None else deadline_seconds / seconds
-            if fewer < 1 and name != presets[0]:
+            if fewer < 1 and name != ordered[-1]:
                 break  # too slow: a smaller preset may do
             if fewer < 1:
                 changes["data.n_obs"] = int(total * fewer)

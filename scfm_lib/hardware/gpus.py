@@ -1,6 +1,7 @@
 """The graphics cards and rented machines that the estimate knows: `gpus.yaml`, which is there to be edited."""
 
 import difflib
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import yaml
 
 from ..errors import InputError
+
+GPUS = Path(__file__).with_name("gpus.yaml")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Machine:
 
 @cache
 def _file() -> dict[str, Any]:
-    return yaml.safe_load(Path(__file__).with_name("gpus.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(GPUS.read_text(encoding="utf-8"))
 
 
 def cards() -> list[Card]:
@@ -82,12 +85,17 @@ def find_card(name: str, memory_bytes: int | None = None) -> Card:
     Raises:
         InputError: no such card; the nearest names are given.
     """
-    wanted = name.lower().removeprefix("nvidia ").strip()
+    wanted = name.lower().removeprefix("nvidia").strip()
     named = {spelling.lower(): card for card in cards() for spelling in (card.name, *card.also)}
-    found = named.get(wanted)
+    without_spaces = {re.sub(r"[\s_-]", "", spelling): card for spelling, card in named.items()}
+    found = named.get(wanted) or without_spaces.get(re.sub(r"[\s_-]", "", wanted))
     if found is None:
         near = difflib.get_close_matches(wanted, named, n=3, cutoff=0.4)
-        ask = f"did you mean {', '.join(dict.fromkeys(named[n].name for n in near))}?" if near else "see gpus.yaml"
+        ask = (
+            f"did you mean {', '.join(dict.fromkeys(named[n].name for n in near))}?"
+            if near
+            else f"the cards are listed in {GPUS}"
+        )
         raise InputError(f"GPU {name!r} is not in gpus.yaml; {ask}")
     if memory_bytes and found.memory_gib:
         same = [c for c in cards() if c.memory_gib and c.name.lower().startswith(found.name.lower())]

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import itertools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +63,17 @@ def resumed_run(checkpoint: Path, saved: dict[str, Any], run_dir: str | Path | N
         data: the store, if it has moved.
 
     Raises:
-        InputError: data that are not a store, or a store of other genes.
+        InputError: data that are not a store, a store of other genes, or a folder in which something else is.
     """
-    path = Path(run_dir or checkpoint.resolve().parent.parent)
+    home = checkpoint.resolve().parent.parent
+    path = Path(run_dir or home)
+    elsewhere = path.resolve() != home and not (path / saved["store"] / "store.json").exists()
+    if elsewhere and path.exists() and any(path.iterdir()):
+        raise InputError(
+            f"run folder {path} is not empty and not this run's; choose another --run-dir, or leave it out"
+        )
     if data is None:
-        store = path / saved["store"]  # where the stored path is absolute, that one
+        store = (home if elsewhere else path) / saved["store"]  # where the stored path is absolute, that one
     elif isinstance(data, (str, Path)) and (Path(data) / "store.json").exists():
         store = Path(data)
     else:
@@ -79,6 +86,24 @@ def resumed_run(checkpoint: Path, saved: dict[str, Any], run_dir: str | Path | N
         raise InputError(f"store {store} has another vocabulary than the checkpoint; give the store it was trained on")
     path.mkdir(parents=True, exist_ok=True)
     return RunDir(path, parse_config(saved["config"], "the checkpoint's config"), store, checkpoint, saved)
+
+
+def check_same(config: Config, asked: Config, path: Path) -> None:
+    """Refuses to go on with a run whose model or training is not what is asked for.
+
+    Its number of tokens and its data settings follow from its store and are not compared.
+
+    Raises:
+        InputError: naming the first setting that differs.
+    """
+    for section, left_out in (("model", {"n_genes"}), ("training", set())):
+        ours = getattr(config, section).model_dump(exclude=left_out)
+        for key, wanted in getattr(asked, section).model_dump(exclude=left_out).items():
+            if ours[key] != wanted:
+                raise InputError(
+                    f"run {path} has {section}.{key} = {ours[key]}, not {wanted}; a run keeps its settings: leave out "
+                    "--preset, --config and --set to go on with it, or choose another --run-dir"
+                )
 
 
 def new_run(config: Config, data: Any, run_dir: str | Path | None) -> RunDir:
@@ -116,7 +141,7 @@ def follow_store(config: Config, store: Store) -> None:
 
 def _new_run_dir(run_dir: str | Path | None) -> Path:
     if run_dir is None:
-        run_dir = work_dir() / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        return _dated_run_dir(work_dir() / datetime.datetime.now().strftime("%Y%m%d-%H%M%S"))
     run_dir = Path(run_dir)
     if run_dir.is_file():
         raise InputError(f"run folder {run_dir} is a file; choose another --run-dir")
@@ -125,8 +150,23 @@ def _new_run_dir(run_dir: str | Path | None) -> Path:
             f"run folder {run_dir} is not empty; continue it with --resume {run_dir}, or choose another --run-dir"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / MARK).touch()
+    try:
+        (run_dir / MARK).touch(exist_ok=False)
+    except FileExistsError:
+        raise InputError(f"another run has just begun in {run_dir}; choose another --run-dir") from None
     return run_dir
+
+
+def _dated_run_dir(wanted: Path) -> Path:
+    """A folder of that name, or with a number behind it: two runs may begin in one second."""
+    for number in itertools.count(1):
+        run_dir = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            run_dir.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        (run_dir / MARK).touch()
+        return run_dir
 
 
 def _prepared(data: Any, config: Config, run_dir: Path) -> Store:

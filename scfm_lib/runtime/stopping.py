@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import psutil
 
+from ..errors import InputError
+
 # Hours a session lasts at most, by the providers' pages (Colab's FAQ, Kaggle's notebook documentation). Neither
 # promises them: Colab may end sooner.
 HOURS = {"COLAB_RELEASE_TAG": 12.0, "KAGGLE_KERNEL_RUN_TYPE": 12.0}
@@ -41,20 +43,26 @@ class Stop:
     it at once. Outside the main thread Python delivers no signals, so there the other conditions hold alone.
 
     Args:
-        max_steps: stop after this step.
+        max_steps: stop after this step; a run that is there already takes none.
         max_hours: stop so long after now; on Colab and Kaggle, when unset, before the session ends.
+
+    Raises:
+        InputError: a negative limit.
     """
 
     def __init__(self, max_steps: int | None = None, max_hours: float | None = None):
+        for name, limit in (("max-steps", max_steps), ("max-hours", max_hours)):
+            if limit is not None and not limit >= 0:
+                raise InputError(f"--{name} {limit} is not a number from 0 up; leave it out to train to the end")
         seconds = seconds_left() if max_hours is None else 3600 * max_hours
         self.deadline = math.inf if seconds is None else time.monotonic() + seconds  # by `time.monotonic()`
-        self.max_steps = max_steps
+        self.last_step = math.inf if max_steps is None else max_steps
         self.signal: int | None = None  # the one that came
         self._before: dict[int, Any] = {}
 
     def now(self, step: int) -> bool:
         """Whether the run ends after this step."""
-        return step == self.max_steps or self.signal is not None or time.monotonic() > self.deadline
+        return step >= self.last_step or self.signal is not None or time.monotonic() > self.deadline
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

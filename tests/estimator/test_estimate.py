@@ -155,6 +155,12 @@ def test_the_best_fit_keeps_to_its_budget() -> None:
     assert "scfm train --preset minimal" in fit_text(hurried)
 
 
+def test_in_whichever_order_presets_are_given_the_smallest_is_tried_before_cells_are_left_out() -> None:
+    for presets in (("large", "minimal"), ("minimal", "large")):
+        fit = best_fit(budget_bytes=None, deadline_seconds=600, gpu="T4", cells=50_000, epochs=5, presets=presets)
+        assert (fit["preset"], fit["cells"]) == ("minimal", 50_000)
+
+
 def test_nothing_fits_is_said() -> None:
     with pytest.raises(scfm.InputError, match="the smallest tried takes"):
         best_fit(budget_bytes=1e8, deadline_seconds=None, gpu="T4")
@@ -179,6 +185,8 @@ def test_amounts_as_people_write_them() -> None:
     assert parse_bytes("3.5 GiB") == 3.5 * 2**30
     assert parse_bytes("512mb") == 512e6
     assert parse_seconds("2h") == parse_seconds("120 min") == parse_seconds("2") == 7200
+    with pytest.raises(scfm.InputError, match="a bare number is in h"):
+        parse_seconds("soon")
     for text in ("", "lots", "-1GB", "0GB", "4XB", "4GB extra"):
         with pytest.raises(scfm.InputError, match="write for example"):
             parse_bytes(text)

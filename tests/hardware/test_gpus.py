@@ -38,6 +38,8 @@ def test_every_machine_has_a_known_card_and_a_dated_price() -> None:
     ("typed", "memory_gib", "name", "gib"),
     [
         ("RTX 3060", None, "GeForce RTX 3060", 12),
+        ("rtx4090", None, "GeForce RTX 4090", 24),
+        ("NVIDIA-GeForce-RTX_4090", None, "GeForce RTX 4090", 24),
         ("nvidia geforce rtx 3060 laptop gpu", None, "GeForce RTX 3060 Laptop GPU", 6),
         ("NVIDIA GeForce RTX 3080", 11.9, "GeForce RTX 3080 12GB", 12),
         ("NVIDIA GeForce RTX 3080", 9.8, "GeForce RTX 3080", 10),

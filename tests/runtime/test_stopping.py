@@ -1,5 +1,6 @@
 """Sessions that end: a run stops before, and the same call goes on with it."""
 
+import datetime
 import os
 import random
 import subprocess
@@ -9,12 +10,12 @@ import time
 import pytest
 
 import scfm_lib as scfm
-from scfm_lib.runtime import stopping
+from scfm_lib.runtime import run_dir, stopping
 from scfm_lib.runtime.logger import read_metrics
 
 CELL = """
 import time, scfm_lib as scfm
-from scfm_lib.runtime import stopping
+from scfm_lib.runtime import run_dir, stopping
 from scfm_lib.files import work_dir
 stopping.started = time.time  # this machine may be up for longer than a session lasts
 config = scfm.load_config("minimal", {overrides})
@@ -68,6 +69,59 @@ def test_a_run_stops_before_its_session_ends_and_the_same_call_goes_on(
 def test_max_hours_stops_a_run(cells, tiny, tmp_path) -> None:
     run = scfm.train(tiny, cells, run_dir=tmp_path / "run", max_hours=0, verbose=False)
     assert (run.step, run.finished) == (1, False)
+
+
+@pytest.mark.parametrize("last", [0, 3, 5])
+def test_a_run_that_has_come_so_far_takes_no_step(cells, tiny, tmp_path, last) -> None:
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", max_steps=5, verbose=False)
+    again = scfm.train(resume=run.dir, max_steps=last, verbose=False)
+    assert (again.step, again.finished, again.checkpoint) == (5, False, run.checkpoint)
+    assert all(bool((a == b).all()) for a, b in zip(again.model.parameters(), run.model.parameters(), strict=True))
+
+
+def test_no_steps_are_a_model_before_training(cells, tiny, tmp_path) -> None:
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", max_steps=0, verbose=False)
+    assert (run.step, run.checkpoint.name, run.history) == (0, "checkpoint_step_0.pt", [])
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": -1}, {"max_hours": -0.5}, {"max_hours": float("nan")}])
+def test_a_negative_limit_is_refused(cells, tiny, tmp_path, limit) -> None:
+    with pytest.raises(scfm.InputError, match="not a number from 0 up"):
+        scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, **limit)
+    assert not (tmp_path / "run").exists()
+
+
+def test_auto_goes_on_only_with_the_settings_that_are_asked_for(cells, tiny, tmp_path) -> None:
+    call = {"run_dir": tmp_path / "run", "resume": "auto", "verbose": False}
+    run = scfm.train(tiny, cells, max_steps=3, **call)
+    for section, key, other in (("training", "batch_size", 8), ("model", "num_layers", 3)):
+        config = tiny.model_copy(deep=True)
+        ours = getattr(getattr(config, section), key)
+        setattr(getattr(config, section), key, other)
+        with pytest.raises(scfm.InputError, match=rf"{section}\.{key} = {ours}, not {other}"):
+            scfm.train(config, cells, **call)
+    assert scfm.train(None, cells, max_steps=4, **call).step == 4  # nothing asked for: whatever run is there
+    assert scfm.train(tiny, cells, max_steps=5, **call).config == run.config
+
+
+def test_a_run_goes_on_in_another_folder_with_its_own_store(cells, tiny, tmp_path) -> None:
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "a", max_steps=3, verbose=False)
+    other = scfm.train(resume=run.dir, run_dir=tmp_path / "b", max_steps=4, verbose=False)
+    assert (other.dir, other.step) == (tmp_path / "b", 4)
+    assert scfm.train(resume=tmp_path / "b", max_steps=5, verbose=False).step == 5  # still knows where the store is
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "thesis.txt").write_text("mine")
+    with pytest.raises(scfm.InputError, match="is not empty and not this run's"):
+        scfm.train(resume=run.dir, run_dir=tmp_path / "c", verbose=False)
+
+
+def test_runs_that_begin_in_one_second_have_folders_of_their_own(cells, tiny, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SCFM_WORK_DIR", str(tmp_path))
+    noon = datetime.datetime(2026, 11, 30, 12)
+    frozen = type("Clock", (), {"now": staticmethod(lambda: noon)})
+    monkeypatch.setattr(run_dir.datetime, "datetime", frozen)
+    runs = [scfm.train(tiny, cells, max_steps=1, verbose=False, tensorboard=False) for _ in range(3)]
+    assert [run.dir.name for run in runs] == ["20261130-120000", "20261130-120000-2", "20261130-120000-3"]
 
 
 def test_auto_needs_a_folder_and_leaves_strangers_alone(cells, tiny, tmp_path) -> None:
