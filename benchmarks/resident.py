@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from quality import SIMULATED
 from rows import Rows
 
 import scfm_lib as scfm
@@ -112,13 +111,16 @@ def main() -> None:
         said = {"train": row["ram_bytes"]["total"], "embed": row["embed_bytes"], "evaluate": row["evaluate_bytes"]}
         wrong = {command: said[command] / peak - 1 for command, peak in row["peaks"].items()}
         errors += map(abs, wrong.values())
-        print(json.dumps(key), f"{first / 1e9:.2f} GB, then {last / first - 1:+.1%};", end=" ")
+        print(json.dumps(key), flush=True)
+        print(f"{first / 1e9:.2f} GB, then {last / first - 1:+.1%};", end=" ")
         print(*(f"{command} {row['peaks'][command] / 1e9:.2f} GB, said {wrong[command]:+.1%}" for command in wrong))
     print(f"estimates are wrong by {statistics.median(errors):.1%} (median), {max(errors):.1%} at most", flush=True)
 
 
 def one_run(name: str, preset: str, steps: int, changes: dict[str, object]) -> dict[str, object]:
     """A data set prepared, estimated, trained on, embedded and evaluated, each in a process of its own."""
+    from quality import SIMULATED  # here, so that no child loads what it does not use
+
     with TemporaryDirectory() as folder:
         file, store, run, out = (Path(folder) / part for part in ("cells.h5ad", "store", "run", "vectors.h5ad"))
         adata = scfm.simulate(**SIMULATED) if name == "simulated" else scfm.read_adata(scfm.find_data(name))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .config import Config, TrainingConfig, parse_config
-from .errors import InputError
+from .errors import DivergedError, InputError
 from .files import new_file, patiently
 from .model import CellTransformer
 from .runtime.model_dir import is_model_dir, read_model_dir
@@ -108,8 +108,11 @@ class Checkpoints:
         """Writes the state, and waits where the drive has dropped.
 
         Raises:
+            DivergedError: a weight is not a finite number. (Under fp16 the scaler skips steps whose gradients are not.)
             OSError: the disk is full or not writable; nothing half-written is left.
         """
+        if not all(weight.isfinite().all() for weight in state.model.parameters()):
+            raise DivergedError(f"a weight is not a finite number after step {state.step}", state.step)
         self.newest = self.run_dir / "checkpoints" / f"checkpoint_step_{state.step}.pt"
         if self.writes:
             save_checkpoint(self.newest, {"step": state.step} | state.saved() | self.constants)

@@ -9,6 +9,7 @@ import typer
 import scfm_lib as scfm
 
 from .commands import judging, planning, training
+from .errors import DivergedError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, invoke_without_command=True, rich_markup_mode=None,
@@ -39,6 +40,9 @@ def main() -> None:
         app(standalone_mode=True)
     except scfm.InputError as error:
         line = str(error)
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         line = f"{error.strerror or error}{where}; free some space or choose a folder that can be written"

@@ -18,12 +18,13 @@ from .checkpoint import Checkpoints, TrainState, config_like, find_checkpoint, l
 from .config import Config, TrainingConfig, load_config
 from .data.store import Store, open_store
 from .dataset import Batch, HalfCells
+from .errors import DivergedError
 from .hardware.device import autocast, choose_device, choose_precision, describe_device
 from .hardware.threads import return_freed_memory, use_all_cores, without_onednn
 from .model import CellTransformer, prediction_loss
 from .runtime.distributed import ALONE, Distributed, join_processes
 from .runtime.logger import Logger
-from .runtime.run_dir import RunDir, check_same, find_run, new_run, resumed_run
+from .runtime.run_dir import RunDir, check_same, find_run, new_run, resumed_run, with_batch
 from .runtime.stopping import Stop
 from .runtime.threads import Threads, threads_for
 from .start import new_model, pca_start, start_from, trained_model
@@ -216,8 +217,8 @@ def train(
         The run; `finished` is False when a signal or limit ended it, and `checkpoint` says where to go on.
 
     Raises:
-        InputError: bad config or data, a run folder in use, another process of the run that ended, or a loss that is
-            no longer finite.
+        InputError: bad config or data, a run folder in use, or another process of the run that ended.
+        DivergedError: the loss or a weight is no longer finite; the last good checkpoint is left, and the step's batch.
     """
     use_all_cores()
     torch_device, stop = choose_device(device), Stop(max_steps, max_hours)
@@ -230,8 +231,7 @@ def train(
         if resume is not None:
             file = find_checkpoint(resume)
             begun = resumed_run(file, load_checkpoint(file), run_dir, data)
-            if asked is not None:
-                check_same(begun.config, load_config(asked) if not isinstance(asked, Config) else asked, begun.path)
+            check_same(begun.config, asked, begun.path)
             config = begun.config
         elif config is None and init is not None:
             config = config_like(init)
@@ -293,7 +293,12 @@ def _train(
         logger.begin(store, sum(p.numel() for p in model.parameters()))
         if checkpoints.newest is None:
             checkpoints.save(state)
-        training_loop(state, dataset, logger, checkpoints, stop)
+        try:
+            training_loop(state, dataset, logger, checkpoints, stop)
+        except DivergedError as error:
+            batch = dataset[error.step - 1] if distributed.is_first else None
+            lr = learning_rate(error.step - 1, logger.total_steps, settings)
+            raise with_batch(error, batch, lr, begun.path, checkpoints.newest) from None
         finished = logger.end(state.step, checkpoints.newest, state.waits_no_more)
     if state.best:
         model.load_state_dict(state.best["model"])

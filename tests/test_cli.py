@@ -65,6 +65,13 @@ def test_from_counts_to_report(scfm_command, data, tmp_path) -> None:
     assert (code, err.count("\n"), "choose --obsm from: X_scfm" in err) == (2, 1, True)
 
 
+def test_a_run_that_diverges_is_no_bad_input(scfm_command, data, tmp_path) -> None:
+    steps = ["--set", "training.learning_rate=1e30", "--set", "training.warmup_fraction=0", "--max-steps", "4"]
+    code, out, err = scfm_command("train", "--data_path", data, *TINY_FLAGS, *steps, "--run-dir", tmp_path / "run")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("error: the loss is nan at step 2: the learning rate was")
+
+
 def test_the_guides_own_command_line_and_resume(scfm_command, data, tmp_path) -> None:
     code, out, err = scfm_command("train", "--data-path", data, "--run-dir", tmp_path / "run", *TINY_FLAGS)
     assert code == 0

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import scfm_lib as scfm
 from scfm_lib.checkpoint import checkpoint_config, find_checkpoint, load_checkpoint
 from scfm_lib.data.read import held_out
 from scfm_lib.dataset import HalfCells
+from scfm_lib.errors import DivergedError
 from scfm_lib.model import prediction_loss
 from scfm_lib.runtime.logger import read_metrics
 from scfm_lib.start import new_model
@@ -196,12 +198,36 @@ def test_a_store_split_otherwise_keeps_its_own_split(cells, tiny, tmp_path) -> N
     np.testing.assert_array_equal(judged, store.held_out)
 
 
-def test_diverging_is_said_with_the_last_good_checkpoint(cells, tiny, tmp_path) -> None:
+def test_diverging_is_said_with_its_first_step_its_batch_and_the_last_good_checkpoint(cells, tiny, tmp_path) -> None:
     tiny.training.learning_rate, tiny.training.warmup_fraction = 1e30, 0
     with pytest.raises(
-        scfm.InputError, match=r"loss is nan at step .* lower training\.learning_rate .* good checkpoint"
-    ):
+        DivergedError, match=r"loss is nan at step 2: .* --init .*checkpoint_step_0\.pt --set"
+    ) as raised:
         scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+    kept = torch.load(tmp_path / "run" / "diverged.pt", weights_only=True)
+    assert (kept["step"], kept["learning_rate"]) == (raised.value.step, pytest.approx(1e30))
+    store = scfm.open_store(tmp_path / "run" / "store")
+    assert torch.equal(kept["cells"], HalfCells(store, None, tiny.training.batch_size, tiny.training.seed)[1].cells)
+
+
+def test_weights_that_are_no_numbers_are_never_saved_as_a_good_checkpoint(cells, tiny, tmp_path, monkeypatch) -> None:
+    """A step's loss is taken before its update, so the loss of the last step before a checkpoint tells nothing."""
+    module, taken = importlib.import_module("scfm_lib.train"), []
+
+    def broken(state, *others):
+        found = training_step(state, *others)
+        taken.append(state.step)
+        if len(taken) == 14:
+            state.model.norm.bias.data[3] = float("nan")
+        return found
+
+    monkeypatch.setattr(module, "training_step", broken)
+    tiny.training.checkpoint_every_steps = 7
+    with pytest.raises(DivergedError, match=r"a weight is not a finite number after step 14: .*checkpoint_step_7\.pt"):
+        scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+    newest = find_checkpoint(tmp_path / "run")
+    assert newest.name == "checkpoint_step_7.pt"
+    assert all(weight.isfinite().all() for weight in load_checkpoint(newest)["model"].values())
 
 
 def test_wrong_calls(cells, tiny, tmp_path) -> None:

@@ -14,7 +14,7 @@ import psutil
 from tqdm.auto import tqdm
 
 from ..config import Config
-from ..errors import InputError
+from ..errors import DivergedError, InputError
 from ..files import write_text
 from ..hardware.system import usable_cores
 from ..units import duration
@@ -99,7 +99,8 @@ class Logger:
         self._since_log()
 
     def _since_log(self) -> None:
-        self._steps, self._nats, self._molecules, self._seconds, self._waited = 0, 0.0, 0.0, 0.0, 0.0
+        self._steps, self._molecules, self._seconds, self._waited = 0, 0.0, 0.0, 0.0
+        self._nats: list[torch.Tensor] = []  # of each step
 
     def __enter__(self) -> Self:
         return self
@@ -168,20 +169,19 @@ class Logger:
             now: record the metrics in any case.
 
         Raises:
-            InputError: the loss is no longer finite.
+            DivergedError: the loss is no longer finite.
         """
         self._steps, self._molecules = self._steps + 1, self._molecules + molecules
-        self._nats = self._nats + loss * molecules
+        self._nats.append(loss * molecules)
         self.bar.update(step - self.bar.n)
         if not now and step % self.settings.log_every_steps:
             self._seconds += time.monotonic() - self._asked_at
             return
-        mean_loss = self.distributed.all_reduce_sum(self._nats)[0] / self._molecules  # waits for the device
+        mean_loss = self.distributed.all_reduce_sum(sum(self._nats))[0] / self._molecules  # waits for the device
         if not math.isfinite(mean_loss):
-            raise InputError(
-                f"the loss is {mean_loss} at step {step}: lower training.learning_rate "
-                f"({self.settings.learning_rate}); the last good checkpoint is the newest one of {self.run_dir}"
-            )
+            wrong = [number for number, nats in enumerate(self._nats) if not math.isfinite(nats)]
+            first = step - self._steps + 1 + (wrong[0] if wrong else 0)  # none here: it was another process's share
+            raise DivergedError(f"the loss is {mean_loss} at step {first}", first)
         self._seconds += time.monotonic() - self._asked_at
         seconds = self._seconds / self._steps
         metrics = {

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import torch
 
-from ..config import Config, config_text, parse_config
+from ..config import Config, config_text, load_config, parse_config
 from ..data.sources import find_data
 from ..data.store import Store, open_store, prepare
-from ..errors import InputError
-from ..files import work_dir, write_text
+from ..errors import DivergedError, InputError
+from ..files import new_file, work_dir, write_text
 
 MARK = ".scfm-run"  # says that a run made this folder, so that what a killed one left may be removed:
 FOLDERS = {"store", "logs", "checkpoints", "wandb"}
-FILES = {MARK, "config.yaml", "metrics.jsonl", "wandb_id.txt"}
+FILES = {MARK, "config.yaml", "metrics.jsonl", "wandb_id.txt", "diverged.pt"}
 
 
 @dataclass
@@ -88,7 +89,7 @@ def resumed_run(checkpoint: Path, saved: dict[str, Any], run_dir: str | Path | N
     return RunDir(path, parse_config(saved["config"], "the checkpoint's config"), store, checkpoint, saved)
 
 
-def check_same(config: Config, asked: Config, path: Path) -> None:
+def check_same(config: Config, asked: Config | str | Path | None, path: Path) -> None:
     """Refuses to go on with a run whose model or training is not what is asked for.
 
     Its number of tokens and its data settings follow from its store and are not compared.
@@ -96,6 +97,9 @@ def check_same(config: Config, asked: Config, path: Path) -> None:
     Raises:
         InputError: naming the first setting that differs.
     """
+    if asked is None:
+        return
+    asked = asked if isinstance(asked, Config) else load_config(asked)
     for section, left_out in (("model", {"n_genes"}), ("training", set())):
         ours = getattr(config, section).model_dump(exclude=left_out)
         for key, wanted in getattr(asked, section).model_dump(exclude=left_out).items():
@@ -174,3 +178,28 @@ def _prepared(data: Any, config: Config, run_dir: Path) -> Store:
     if len(sources) == 1 and not isinstance(sources[0], ad.AnnData) and (Path(sources[0]) / "store.json").exists():
         return open_store(sources[0])
     return prepare(sources, config, run_dir / "store")
+
+
+def with_batch(error: DivergedError, batch: Any, lr: float, run_dir: Path, newest: Path) -> DivergedError:
+    """The error with what to try, after the batch that the step went wrong on was written to `diverged.pt`.
+
+    Args:
+        error: says what is not finite, and at which step.
+        batch: of that step; None in a process that does not write.
+        lr: the learning rate of that step.
+        run_dir: gets the file; that its disk refuses is said too.
+        newest: the last good checkpoint.
+    """
+    file, where = run_dir / "diverged.pt", ""
+    try:
+        if batch is not None:
+            tensors = {name: torch.as_tensor(values) for name, values in vars(batch).items()}
+            with new_file(file) as temporary:
+                torch.save({"step": error.step, "learning_rate": lr} | tensors, temporary)
+            where = f", its batch is in {file}"
+    except OSError as refused:
+        where = f", its batch could not be written ({refused.strerror})"
+    lower = f"--init {newest} --set training.learning_rate={lr / 4:.1g}"
+    return DivergedError(
+        f"{error}: the learning rate was {lr:.2g}{where}; from the last good checkpoint try {lower}", error.step
+    )
