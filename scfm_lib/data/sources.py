@@ -40,7 +40,7 @@ NAMES = ("bundled", "pbmc3k", "zheng_pbmc_facs")
 def find_data(source: str | Path | ad.AnnData) -> str | Path | ad.AnnData:
     """A path or `AnnData` that `open_cells` takes, from a path, a data set's name (`NAMES`) or a URL.
 
-    A missing path is looked for by its file name in `data_dir()` too.
+    A missing path is looked for by its file name in `data_dir()` too; if it is there, a line says so.
 
     Raises:
         InputError: nothing there, or a download that failed or has changed.
@@ -56,6 +56,7 @@ def find_data(source: str | Path | ad.AnnData) -> str | Path | ad.AnnData:
     if name in NAMES:
         return bundled() if name == "bundled" else _named(name)
     if (data_dir() / path.name).exists():
+        print(f"{path} does not exist: {data_dir() / path.name} is used", file=sys.stderr)
         return data_dir() / path.name
     hint = f"`--data_path {path.stem}` downloads it" if path.stem in NAMES else f"or use one of {', '.join(NAMES)}"
     raise InputError(f"{path} does not exist, nor does {path.name} in {data_dir()}; check the path, {hint}")
@@ -122,7 +123,7 @@ def _make_zheng() -> ad.AnnData:
 
 
 def download(url: str) -> Path:
-    """The file behind a URL, downloaded once into `data_dir()`, with progress.
+    """The file behind a URL, downloaded once into `data_dir()` under a name with a hash of the URL, with progress.
 
     Its SHA-256 is recorded in `checksums.json` at the first download, said so, and held from then on.
 
@@ -134,19 +135,19 @@ def download(url: str) -> Path:
     folder = data_dir()
     record = folder / "checksums.json"
     known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    file_name = url.rstrip("/").rsplit("/", 1)[-1] or "download"
     logger = pooch.get_logger()
     logger.setLevel("WARNING")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = Path(pooch.retrieve(url, known_hash=known.get(url), fname=file_name, path=folder, progressbar=True))
+        path = Path(pooch.retrieve(url, known_hash=known.get(url), path=folder, progressbar=True))
     except ValueError:
         raise InputError(
             f"{url} has changed since its checksum was recorded in {record}; if that is right, remove its line there"
         ) from None
     except Exception as error:  # requests and urllib raise many kinds
         raise InputError(
-            f"{url} could not be downloaded ({type(error).__name__}); check the network, or put the file in {folder}"
+            f"{url} could not be downloaded ({type(error).__name__}); check the network, or get the file "
+            "another way and give its path"
         ) from None
     if url not in known:
         known[url] = "sha256:" + pooch.file_hash(str(path))

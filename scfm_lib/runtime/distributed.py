@@ -130,5 +130,6 @@ def join_processes() -> Iterator[Distributed]:
 
 
 def _is_about_the_others(error: Exception) -> bool:
-    words = ("peer", "connect", "gloo", "nccl", "broken pipe", "timed out", "timeout", "environment variable")
-    return any(word in str(error).lower() for word in words)
+    """Whether torch's way of reaching other processes raised it: an error of our own may speak of connections too."""
+    words = ("/gloo/", "nccl", "torch.distributed", "rendezvous")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)

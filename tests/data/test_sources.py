@@ -60,6 +60,16 @@ def test_a_url_is_downloaded_once_and_held_to_its_checksum(served, cells, capsys
         scfm.find_data(f"{address}/nowhere.h5ad")
 
 
+def test_two_urls_with_one_file_name_are_two_files(served, cells) -> None:
+    folder, address = served
+    for number in (1, 2):
+        (folder / str(number)).mkdir()
+        cells[: 100 * number].write_h5ad(folder / str(number) / "cells.h5ad")
+    found = [scfm.find_data(f"{address}/{number}/cells.h5ad") for number in (1, 2)]
+    assert [ad.read_h5ad(path).n_obs for path in found] == [100, 200]
+    assert found[0] != found[1]
+
+
 def test_pbmc3k_is_put_together_from_its_two_sources(served, cells, monkeypatch) -> None:
     folder, address = served
     cells.write_h5ad(folder / "raw.h5ad")
@@ -96,6 +106,15 @@ def test_zheng_is_put_together_from_ten_archives(served, monkeypatch) -> None:
     assert made.obs["lineage"].nunique() == 5
     assert made.var["ensembl_id"].iloc[1] == "ENSG00000000001"
     assert made.var_names[1] == "GENE0-1"
+
+
+def test_a_file_that_is_found_elsewhere_is_told(monkeypatch, tmp_path, cells, capsys) -> None:
+    monkeypatch.setenv("SCFM_DATA_DIR", str(tmp_path))
+    cells.write_h5ad(tmp_path / "mine.h5ad")
+    assert scfm.find_data("no/such/folder/mine.h5ad") == tmp_path / "mine.h5ad"
+    assert capsys.readouterr().err == f"no/such/folder/mine.h5ad does not exist: {tmp_path / 'mine.h5ad'} is used\n"
+    assert scfm.find_data(tmp_path / "mine.h5ad") == tmp_path / "mine.h5ad"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_missing_path_says_where_it_looked(monkeypatch, tmp_path) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 import scfm_lib as scfm
 from scfm_lib.dataset import HalfCells
-from scfm_lib.runtime.distributed import Distributed
+from scfm_lib.runtime.distributed import Distributed, _is_about_the_others
 from scfm_lib.runtime.logger import read_metrics
 
 SETTINGS = (
@@ -202,3 +203,12 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen) -> None:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
     pytest.fail("nothing happened for two minutes")
+
+
+def test_only_torchs_errors_are_about_other_processes() -> None:
+    gloo = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:28231"
+    unset = "Error initializing torch.distributed using env:// rendezvous: environment variable MASTER_ADDR expected"
+    for error in (dist.DistNetworkError("timed out"), dist.DistStoreError("x"), RuntimeError(gloo), ValueError(unset)):
+        assert _is_about_the_others(error)
+    for ours in (ValueError("cannot connect the layers"), RuntimeError("timeout must be positive"), IndexError("peer")):
+        assert not _is_about_the_others(ours)
