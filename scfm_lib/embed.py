@@ -35,10 +35,12 @@ def token_batches(
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
     """The cells as the model reads them: rows (B,), genes (B, S) and values (B, S), those with as many tokens together.
 
+    Genes and values are where the model is.
+
     Raises:
         InputError: as `embed`.
     """
-    cells = open_cells(source, layer)
+    cells, device = open_cells(source, layer), next(model.parameters()).device
     columns, _ = match_model(model, cells)
     known = np.flatnonzero(columns >= 0)
     for start, counts in cells.chunks():
@@ -51,7 +53,8 @@ def token_batches(
             rows = by_length[first : first + batch_size]
             index, lengths = ragged(chosen.indptr, rows)
             genes = pad(known[chosen.indices[index]].astype(np.int64), lengths)
-            yield start + rows, torch.from_numpy(genes), torch.from_numpy(pad(values.data[index], lengths))
+            there = (torch.from_numpy(a).to(device) for a in (genes, pad(values.data[index], lengths)))
+            yield start + rows, *there
 
 
 def match_model(model: CellTransformer, cells: Cells) -> tuple[np.ndarray, str]:
@@ -108,7 +111,7 @@ def _embed_into(
     @torch.inference_mode()
     def vectors(batch: tuple[np.ndarray, Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
         rows, genes, values = batch
-        return rows, model.encode(genes.to(device), values.to(device)).float().cpu().numpy()
+        return rows, model.encode(genes, values).float().cpu().numpy()
 
     try:
         with Threads(threads_for(device)) as threads:

@@ -1,3 +1,4 @@
+import copy
 import sys
 
 import anndata as ad
@@ -7,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 import scfm_lib as scfm
-from scfm_lib.embed import embed_file
+from scfm_lib.embed import embed_file, token_batches
 
 
 @pytest.fixture
@@ -71,3 +72,10 @@ def test_cells_in_memory_and_by_columns_are_embedded_alike(trained, query, tmp_p
     for number, source in enumerate((query, tmp_path / "by_genes.h5ad")):
         embed_file(trained.checkpoint, source, tmp_path / f"{number}.h5ad")
         np.testing.assert_allclose(ad.read_h5ad(tmp_path / f"{number}.h5ad").obsm["X_scfm"], expected, atol=1e-5)
+
+
+def test_batches_are_where_the_model_is(trained, query) -> None:
+    """So that heads and explanations work after training on a card; torch's "meta" stands for one that is not here."""
+    model = copy.deepcopy(trained.model).to("meta")
+    _, genes, values = next(token_batches(model, query))
+    assert {genes.device.type, values.device.type, model.encode(genes, values, 8).device.type} == {"meta"}

@@ -77,14 +77,15 @@ def fine_tune(
         raise InputError(
             f"{len(wanted):,} labels of {len(types)} types for {adata.n_obs:,} cells: give a label for each, two types"
         )
-    y = torch.from_numpy(wanted)
+    device = next(model.parameters()).device
+    y = torch.from_numpy(wanted).to(device)
     batches = [
         (genes, values, y[rows])
         for rows, genes, values in token_batches(model, adata, layer=layer, batch_size=batch_size)
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = CellTypeHead(model, types).eval()  # no dropout: so few cells are better read whole
+        head = CellTypeHead(model, types).to(device).eval()  # no dropout: so few cells are better read whole
         with torch.no_grad():
             vectors = torch.cat([head.encoder.encode(genes, values) for genes, values, _ in batches])
         all_y = torch.cat([y for _, _, y in batches])
@@ -105,7 +106,7 @@ def predict(head: CellTypeHead, adata: ad.AnnData, *, layer: str | None = None) 
     out = np.empty(adata.n_obs, dtype=object)
     with torch.inference_mode():
         for rows, genes, values in token_batches(head.encoder, adata, layer=layer):
-            out[rows] = head.types[head(genes, values).argmax(1).numpy()]
+            out[rows] = head.types[head(genes, values).argmax(1).cpu().numpy()]
     return out.astype(str)
 
 

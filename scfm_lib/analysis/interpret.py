@@ -45,10 +45,10 @@ def attention_matrix(
     training = model.training
     model.eval()
     for cells, genes, values in token_batches(model, source, layer=layer, batch_size=batch_size):
-        weights = cell_attention(model, genes, values).mean(1)[:, 1:].numpy()
-        cell, position = np.nonzero(((values > 0) & (genes < model.config.n_genes)).numpy())
+        weights = cell_attention(model, genes, values).mean(1)[:, 1:].cpu().numpy()
+        cell, position = np.nonzero(((values > 0) & (genes < model.config.n_genes)).cpu().numpy())
         rows.append(cells[cell])
-        columns.append(genes.numpy()[cell, position])
+        columns.append(genes.cpu().numpy()[cell, position])
         shares.append(weights[cell, position])
         n_cells = max(n_cells, int(cells.max()) + 1)
     model.train(training)
@@ -88,7 +88,7 @@ def without_each_gene(model: CellTransformer, genes: Tensor, values: Tensor) -> 
     """
     one_less = values.repeat(len(values), 1).fill_diagonal_(0)  # a value of 0 is padding: nobody reads it
     whole = model.encode(genes[None], values[None])
-    return (model.encode(genes.repeat(len(genes), 1), one_less) - whole).norm(dim=1).numpy()
+    return (model.encode(genes.repeat(len(genes), 1), one_less) - whole).norm(dim=1).cpu().numpy()
 
 
 def gene_vectors(model: CellTransformer) -> pd.DataFrame:

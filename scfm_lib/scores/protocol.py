@@ -1,4 +1,8 @@
-"""No method sees a label. Each is fitted once: in evaluate on the cells that the model learned from, in judge on all
+"""How every figure of `evaluate` and `judge` is made, in words that go into every result."""
+
+PROTOCOL = " ".join(
+    """
+No method sees a label. Each is fitted once: in evaluate on the cells that the model learned from, in judge on all
 cells (what vectors in obsm were fitted on, only their maker knows). pca: 50 components of log1p counts per 10,000,
 unscaled, of all genes or the 1,000 or 3,000 most variable; scvi: 100 epochs, told the batch if there is one, of as
 many variable genes as the model has tokens (in judge 1,000), of 3,000 or of all; raw: log1p counts of all genes, for
@@ -22,6 +26,5 @@ the group.
 
 ranges: the 5 and 95 % of 200 bootstrap draws of cells, moved until their median is the score, since repeated cells
 lift some scores. Nothing is fitted anew for them, so the luck of a seed comes on top.
-"""  # how every figure of `evaluate` and `judge` is made: it goes into every result
-
-PROTOCOL = " ".join((__doc__ or "").split())
+""".split()
+)

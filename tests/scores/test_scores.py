@@ -1,5 +1,8 @@
 """Scores with known answers: groups that are far apart, noise, and vectors whose length says nothing."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -9,6 +12,7 @@ from scfm_lib.scores import probes
 from scfm_lib.scores.clusters import neighbour_graph
 from scfm_lib.scores.embedding import held_out_scores, scores
 from scfm_lib.scores.mixing import lisi
+from scfm_lib.scores.protocol import PROTOCOL
 from scfm_lib.scores.ranges import bootstrap
 
 LABELS = np.repeat(["a", "b", "c"], 60)
@@ -104,3 +108,9 @@ def test_neighbours_work_above_8192_cells() -> None:
     graph = neighbour_graph(np.random.default_rng(0).normal(size=(8300, 4)).astype("f4"))
     assert graph.obsp["connectivities"].shape == (8300, 8300)
     assert (np.diff(graph.obsp["connectivities"].indptr) >= 14).all()
+
+
+def test_the_protocol_is_told_without_docstrings_too() -> None:
+    code = "from scfm_lib.scores.protocol import PROTOCOL; print(PROTOCOL)"
+    told = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == PROTOCOL != ""
