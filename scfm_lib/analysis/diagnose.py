@@ -1,14 +1,16 @@
 """Why is my training slow? Answered from what the run itself recorded: `metrics.jsonl` and `config.yaml`.
 
-A step waits for one of four: the loader, many small operations, arithmetic in full precision, or the host that talks to
-its card. Which of them follows from shares of time, without a profiler. The rules for cards were written without one at
-hand and tried on made-up figures only (`notebooks/exercises/data/`).
+A step waits for the loader, for many small operations, for arithmetic in the wrong precision or done twice, or for the
+host that talks to its card. Which of them follows from shares of time, without a profiler. The rules for cards were
+written without one at hand and tried on made-up figures only (`notebooks/exercises/data/`).
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 from ..config import Config, load_config
+from ..data.store import MOST_GENES
 from ..errors import InputError
 from ..runtime.logger import read_metrics
 from ..units import gb
@@ -23,6 +25,12 @@ SMALL_CARD = 64  # cells of a forward pass: a card works on thousands of tokens 
 IDLE = 50  # per cent: a card that is busy less than half of the time waits (HARDWARE.md, "Watching a card")
 TALK = 10  # steps between log rows: for each row the host waits for the card, and then the card for the host
 TENSOR_CORES = 7.0  # compute capability from which cards have fast half precision; bf16 in hardware from 8.0
+GUESSING = math.log(MOST_GENES)  # nats a molecule if every gene is thought as likely, of the most a store can have
+BF16_TOLD = (
+    "autocast casts every weight in every step: level with fp32 at best, sixteen times slower on CPUs without bf16"
+)
+TWICE_TOLD = "every block's forward pass is computed twice, so that less is kept: steps took twice as long on two cores"
+TWICE_CURE = "switch gradient checkpointing off, if memory allows (scfm estimate)"
 WARM_UP = 4  # with so many rows or more the first is left out: starting workers and a card is not a step's time
 
 
@@ -71,6 +79,15 @@ def diagnose(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
         findings.append(_transfers(figures, cells, pieces, settings.log_every_steps))
     if on_card and figures["precision"] == "fp32" and figures.get("compute_capability", 0) >= TENSOR_CORES:
         findings.append(_full_precision(figures))
+    if not on_card and figures["precision"] == "bf16":
+        findings.append(_finding("bf16 on a CPU", BF16_TOLD, "compute in fp32", "training.bf16=false"))
+    if settings.gradient_checkpointing:
+        findings.append(_finding("checkpointing", TWICE_TOLD, TWICE_CURE, "training.gradient_checkpointing=false"))
+    losses = [row["loss"] for row in rows if "loss" in row]
+    if losses and losses[-1] > GUESSING:
+        evidence = f"the loss is {losses[-1]:.1f}: worse than guessing every gene alike, at most {GUESSING:.1f}"
+        lower = f"training.learning_rate={settings.learning_rate / 4:g}"
+        findings.append(_finding("loss", evidence, "begin anew with a lower learning rate", lower))
     notes = sorted({row["note"] for row in rows if "note" in row})
     if on_card and busy is None:
         notes.append("the driver did not say how busy the card was, so batch size and transfers were not judged")

@@ -116,6 +116,25 @@ def test_causes_on_cards(changes: dict[str, Any], figures: dict[str, Any], expec
         with_changes(config, parse_overrides(finding["set"]))  # a line that can be pasted
 
 
+@pytest.mark.parametrize(
+    ("changes", "figures", "expected", "change"),
+    [
+        ({"training.bf16": True}, {"precision": "bf16"}, "bf16 on a CPU", "training.bf16=false"),
+        ({"training.gradient_checkpointing": True}, {}, "checkpointing", "training.gradient_checkpointing=false"),
+        ({"training.learning_rate": 0.4}, {"loss": 40.0}, "loss", "training.learning_rate=0.1"),
+    ],
+)
+def test_a_cpu_that_does_more_than_it_must_and_a_run_that_learns_nothing_are_not_healthy(
+    changes: dict[str, Any], figures: dict[str, Any], expected: str, change: str
+) -> None:
+    row = {"step": 50, "loss": 6.7, "step_seconds": 0.1, "data_seconds": 0.001, "device": "cpu", "precision": "fp32"}
+    row |= {"cells_per_second": 320.0, "cores": 2, "cpu_percent": 190.0, "ram_bytes": 10**9}
+    assert diagnose([row], scfm.load_config("minimal"))["healthy"]
+    found = diagnose([row | figures], scfm.load_config("minimal", changes))
+    assert causes(found) == [expected]
+    assert found["findings"][0]["set"] == [change]
+
+
 def test_a_silent_driver_is_said() -> None:
     found = on_a_card({"training.batch_size": 16}, gpu_percent=None)
     assert found["healthy"]
