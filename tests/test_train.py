@@ -2,6 +2,7 @@ import importlib
 import json
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -228,6 +229,12 @@ def test_weights_that_are_no_numbers_are_never_saved_as_a_good_checkpoint(cells,
     newest = find_checkpoint(tmp_path / "run")
     assert newest.name == "checkpoint_step_7.pt"
     assert all(weight.isfinite().all() for weight in load_checkpoint(newest)["model"].values())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+def test_a_checkpoint_is_as_readable_as_other_new_files(trained, tmp_path) -> None:
+    (tmp_path / "other").touch()
+    assert trained.checkpoint.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_wrong_calls(cells, tiny, tmp_path) -> None:

@@ -1,9 +1,12 @@
 """Reading: the counts are found wherever people keep them, and whatever is not counts is refused in one line."""
 
+import gc
+
 import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import scipy.io
 import scipy.sparse as sp
@@ -11,6 +14,8 @@ import scipy.sparse as sp
 import scfm_lib as scfm
 from scfm_lib.data.genes import match_genes, match_report
 from scfm_lib.data.read import held_out, open_cells, read_adata
+from scfm_lib.embed import embed_file
+from scfm_lib.estimator.workload import cells_like
 
 
 def dense(cells) -> np.ndarray:
@@ -244,3 +249,25 @@ def test_names_are_read_without_the_rest_of_obs(cells, tmp_path) -> None:
     np.testing.assert_array_equal(opened.held_out(0.2, 0), held_out(cells.obs_names, 0.2, 0))
     assert "obs" not in vars(opened)
     assert opened.obs["note"].tolist() == cells.obs["note"].tolist()
+
+
+def test_no_file_stays_open(trained, cells, tiny, tmp_path) -> None:
+    """On Windows an open file can be neither moved nor deleted. What holds it must be gone without a collection."""
+    file, out = tmp_path / "cells.h5ad", iter(range(100))
+    cells.write_h5ad(file)
+    uses = [
+        lambda: scfm.read_adata(file),
+        lambda: scfm.prepare(file, tiny, tmp_path / f"store{next(out)}"),
+        lambda: scfm.embed(trained.model, file),
+        lambda: embed_file(trained.checkpoint, file, tmp_path / f"out{next(out)}.h5ad"),
+        lambda: cells_like(tiny, None, file, None),
+    ]
+    for use in uses:
+        use()  # imports and compilation leave their frames to the collector
+        gc.collect()
+        gc.disable()
+        try:
+            use()
+            assert str(file) not in [there.path for there in psutil.Process().open_files()]
+        finally:
+            gc.enable()
