@@ -29,7 +29,7 @@ GUESSING = math.log(MOST_GENES)  # nats a molecule if every gene is thought as l
 BF16_TOLD = (
     "autocast casts every weight in every step: level with fp32 at best, sixteen times slower on CPUs without bf16"
 )
-TWICE_TOLD = "every block's forward pass is computed twice, so that less is kept: steps took twice as long on two cores"
+TWICE_TOLD = "every block's forward pass is computed twice, so that less is kept: a third more time in lesson 07"
 TWICE_CURE = "switch gradient checkpointing off, if memory allows (scfm estimate)"
 WARM_UP = 4  # with so many rows or more the first is left out: starting workers and a card is not a step's time
 
