@@ -19,7 +19,7 @@ from .runtime.model_dir import is_model_dir, read_model_dir
 from .runtime.threads import ONE_THREAD, Threads
 from .versions import versions
 
-FORMAT = "scfm-checkpoint-3"
+FORMAT = "scfm-checkpoint-4"
 
 
 @dataclass
@@ -184,10 +184,24 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is a checkpoint of another model, or of an earlier edition of scfm; give one written by "
             "`scfm train` of this edition"
         )
-    missing = set("model optimizer scaler config cells_per_step symbols ensembl start store".split()) - state.keys()
+    needed = "model optimizer scaler config cells_per_step symbols ensembl start store began_from"
+    missing = set(needed.split()) - state.keys()
     if missing:
         raise InputError(f"{path} is incomplete (no {', '.join(sorted(missing))}); use another checkpoint of the run")
     return state
+
+
+def trained_on(path: str | Path | None) -> list[str]:
+    """The stores of a checkpoint's cells, first those of the models it began from; of a shared model its folder.
+
+    Raises:
+        InputError: as `load_checkpoint`.
+    """
+    if path is None or is_model_dir(path):
+        return [] if path is None else [str(Path(path).resolve())]
+    file = find_checkpoint(path)
+    state = load_checkpoint(file)
+    return [*state["began_from"], str(file.resolve().parent.parent / state["store"])]
 
 
 def checkpoint_config(state: dict[str, Any]) -> Config:

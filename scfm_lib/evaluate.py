@@ -14,9 +14,10 @@ import anndata as ad
 import numpy as np
 
 from .baselines import BASELINES, Baseline, baselines_for
-from .checkpoint import checkpoint_config, load_checkpoint, model_of
+from .checkpoint import checkpoint_config, load_checkpoint, model_of, trained_on
 from .config import Config, load_config, with_changes
-from .data.read import held_out, read_adata
+from .data.read import read_adata
+from .data.seen import split_cells
 from .data.sources import find_data
 from .embed import embed
 from .hardware.threads import use_all_cores
@@ -55,9 +56,10 @@ def evaluate(
         say: told what is being done.
 
     Returns:
-        As `judge`, and `step` of the checkpoint, `unseen` (cells,) bool, which were held out,
-        `held_out` and `held_out_ranges` (as `embeddings` and `ranges`, None
-        for every method where there are no held-out cells).
+        As `judge`, and `step` of the checkpoint, `unseen` (cells,) bool, which no method was fitted on, `held_out` and
+        `held_out_ranges` (as `embeddings` and `ranges`, on those cells; None for every method where there are none, or
+        where it cannot be known), and `learned_from`, a sentence on which of these cells the model learned from;
+        `cells` has `seen`, their number (None where it cannot be known).
 
     Raises:
         InputError: no such key, or labels that cannot be judged.
@@ -66,9 +68,9 @@ def evaluate(
     started, saved = time.monotonic(), load_checkpoint(checkpoint)
     config, adata = checkpoint_config(saved), read_adata(find_data(data), layer)
     cells = labelled(adata.obs, label_key, batch_key, split_key, say)
-    unseen = held_out(adata.obs_names, config.data.validation_fraction, config.data.split_seed)
-    fit = ~unseen & (np.diff(adata.layers["counts"].indptr) >= config.data.preprocessing.min_genes)
+    fit, unseen, seen, learned_from = split_cells(trained_on(checkpoint), adata, config.data)
     check_fit(fit)
+    say(learned_from)
 
     def vectors_of(saved: dict[str, Any]) -> dict[str, np.ndarray]:
         ours = models(saved, config) | dict(beside or {})
@@ -95,7 +97,8 @@ def evaluate(
         return held_out_scores(vectors[cells.judged], cells.y, fit[cells.judged], unseen[cells.judged])
 
     result["held_out"], result["held_out_ranges"] = _tables(result["vectors"], on_held_out)
-    result["cells"]["held_out"], result["unseen"] = int(unseen.sum()), unseen
+    result["cells"] |= {"held_out": int(unseen.sum()), "seen": seen}
+    result |= {"unseen": unseen, "learned_from": learned_from}
     return result | {"step": saved["step"], "seconds": round(time.monotonic() - started, 1)}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from .checkpoint import Checkpoints, TrainState, config_like, find_checkpoint, load_checkpoint
+from .checkpoint import Checkpoints, TrainState, config_like, find_checkpoint, load_checkpoint, trained_on
 from .config import Config, TrainingConfig, load_config
 from .data.store import Store, open_store
 from .dataset import Batch, HalfCells
@@ -241,7 +241,7 @@ def train(
         if verbose and distributed.is_first:  # the first line of a run, before minutes of preparation
             print(describe_device(torch_device, precision), file=sys.stderr, flush=True)
         trained = None if init is None or begun else trained_model(init, config.model)
-        begun = begun or distributed.rank_zero_first(lambda: new_run(config, data, run_dir))
+        begun = begun or distributed.rank_zero_first(lambda: new_run(config, data, run_dir, trained_on(init)))
         outputs = {"verbose": verbose, "tensorboard": tensorboard, "wandb": wandb}
         return _train(begun, trained, torch_device, precision, distributed, stop, outputs)
 
@@ -284,6 +284,7 @@ def _train(
         "ensembl": store.ensembl.tolist(),
         "batches": store.batches,
         "start": start,
+        "began_from": begun.began_from,
         "threads": count if device.type == "cpu" else None,
         "store": "store" if store.dir.parent == begun.path else str(store.dir.resolve()),
     }

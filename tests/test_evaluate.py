@@ -73,7 +73,8 @@ def test_evaluation_stands_beside_the_baselines(trained) -> None:
     assert low <= result["held_out"]["trained"]["knn_f1"] <= high
     assert table["trained"]["knn_f1"] > table["untrained"]["knn_f1"]
     unseen = held_out(result["labels"].index, 0.2, 0)
-    assert result["cells"] == {"all": 600, "judged": 600, "held_out": int(unseen.sum())}
+    held = int(unseen.sum())
+    assert result["cells"] == {"all": 600, "judged": 600, "held_out": held, "seen": 600 - held}
     assert result["held_out"]["trained"]["knn_f1"] > 0.5
     assert "-" in table_text(table).splitlines()[2]
     said = verdict(table)

@@ -286,8 +286,13 @@ def _chunks_of(names: Any) -> Iterator[pd.Index]:
 
 def _twice(names: Any) -> bool:
     """Whether two cells have one name. Hashes are compared: ten million names would take a gigabyte."""
+    return len(np.unique(name_hashes(names))) < len(names)
+
+
+def name_hashes(names: Any) -> np.ndarray:
+    """A number of 64 bits for each cell's name, (cells,) uint64."""
     hashes = [pd.util.hash_array(chunk.to_numpy().astype(object), categorize=False) for chunk in _chunks_of(names)]
-    return len(np.unique(np.concatenate(hashes))) < len(names)
+    return np.concatenate(hashes)
 
 
 def _by_cells(matrix: Any, where: str) -> Any:

@@ -22,13 +22,13 @@ from ..files import new_folder
 from ..hardware.system import memory
 from ..versions import versions
 from .genes import find_genes, match_genes, match_report, mitochondrial, variable_genes
-from .read import Cells, open_cells
+from .read import Cells, name_hashes, open_cells
 
 SAMPLE = 50_000  # cells from which the highly variable genes are chosen: more changes little and costs memory
 MOST_GENES = 2**16 - 1  # a gene's number takes two bytes
 ARRAYS = {"indptr": "<i8", "genes": "<u2", "counts": "<u4"}
 ARRAYS |= {"tokens": "<u2", "molecules": "<u4", "library_size": "<f4"}
-ARRAYS |= {"held_out": "|b1", "dataset": "<u2", "batch": "<u2"}
+ARRAYS |= {"held_out": "|b1", "dataset": "<u2", "batch": "<u2", "names": "<u8"}
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Store:
     held_out: np.ndarray  # (cells,) bool
     dataset: np.ndarray  # (cells,) which source a cell came from
     batch: np.ndarray  # (cells,) which batch, 0 where there are none
+    names: np.ndarray  # (cells,) hashes of their names
 
     def __len__(self) -> int:
         return len(self.library_size)
@@ -327,7 +328,8 @@ def _write(
         for number, (cells, column, keep, batch) in enumerate(zip(opened, columns, kept, batches, strict=True)):
             out = cells.held_out(config.data.validation_fraction, config.data.split_seed)
             for start, rows in cells.chunks():
-                here = keep[start : start + rows.shape[0]]
+                all_here = slice(start, start + rows.shape[0])
+                here = keep[all_here]
                 chosen = rows[here][:, column].tocsr()
                 chosen.sort_indices()
                 some = np.diff(chosen.indptr) > 0
@@ -339,9 +341,10 @@ def _write(
                 append("tokens", np.diff(chosen[:, : meta["n_tokens"]].indptr))
                 append("molecules", np.asarray(chosen.sum(1)).ravel())
                 append("library_size", np.asarray(rows[here].sum(1)).ravel()[some])
-                append("held_out", out[start : start + rows.shape[0]][here][some])
+                append("held_out", out[all_here][here][some])
                 append("dataset", np.full(int(some.sum()), number))
-                append("batch", batch[start : start + rows.shape[0]][here][some])
+                append("batch", batch[all_here][here][some])
+                append("names", name_hashes(cells.names[all_here])[here][some])
                 total += chosen.nnz
     finally:
         for file in files.values():

@@ -214,12 +214,12 @@ def later_bytes(config: Config, store: Store, cells: int) -> dict[str, int]:
 
 
 def disk_bytes(config: Config, cells: int, store: Store) -> dict[str, int]:
-    """Bytes on disk: the store (6 a gene, 23 a cell), and checkpoints.
+    """Bytes on disk: the store (6 a gene, 31 a cell), and checkpoints.
 
     A checkpoint holds the weights (with patience the best ones too), AdamW's two averages of each, the PCA start, and
     about 50 bytes a gene of names.
     """
-    per_cell = 6 * float(np.diff(store.indptr).mean()) + 23
+    per_cell = 6 * float(np.diff(store.indptr).mean()) + 31
     model, genes = config.model, len(store.symbols)
     start = genes * (4 * (model.gene_embedding_dim + 1) + 50)
     copies = 3 if config.training.patience is None else 4

@@ -125,6 +125,7 @@ def typical_store(n_genes: int, mean_genes: float | None = None, cells: int = 20
         held_out=np.zeros(cells, dtype=bool),
         dataset=np.zeros(cells, dtype=np.uint16),
         batch=np.zeros(cells, dtype=np.uint16),
+        names=np.arange(cells, dtype=np.uint64),
     )
 
 

@@ -92,7 +92,8 @@ def _beside(method: str, table: Table, rivals: Table) -> str:
 
 def result_text(result: dict[str, Any]) -> str:
     """What `evaluate` or `judge` found, as tables and a sentence."""
-    lines = [f"All {result['cells']['judged']:,} labelled cells, 5-fold\n{table_text(result['embeddings'])}\n"]
+    lines = [result["learned_from"] + "\n"] if "learned_from" in result else []
+    lines += [f"All {result['cells']['judged']:,} labelled cells, 5-fold\n{table_text(result['embeddings'])}\n"]
     if _has_held_out(result):
         held_out = f"{result['cells']['held_out']:,} cells held out of everything"
         lines.append(f"{held_out}\n{table_text(result['held_out'])}\n")
@@ -204,11 +205,12 @@ def _run(result: dict[str, Any]) -> list[str]:
 def _held_out(result: dict[str, Any], draw: Draw) -> str:
     """The table and figure of the cells held out of everything."""
     if not _has_held_out(result):
-        return "<p>No cells were held out, so there is no table on unseen cells.</p>"
+        return f"<p>There is no table on unseen cells. {html.escape(result['learned_from'])}</p>"
     figure = scores_figure(result["held_out"], "Cells held out of everything", result["held_out_ranges"])
     return (
         "<h2>Cells held out of everything</h2><p>The probes are taught on the cells that the methods were fitted on; "
-        f"judged are the {result['cells']['held_out']:,} held out.</p>{_table_html(result['held_out'])}"
+        f"judged are the {result['cells']['held_out']:,} held out. {html.escape(result['learned_from'])}</p>"
+        + _table_html(result["held_out"])
         + draw("held_out", figure, "scores on held-out cells, with ranges")
     )
 

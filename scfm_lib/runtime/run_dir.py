@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import itertools
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class RunDir:
     store: Path
     checkpoint: Path | None = None  # to go on from
     saved: dict[str, Any] | None = None  # what is in it
+    began_from: list[str] = field(default_factory=list)  # the stores of the models before it
 
 
 def find_run(run_dir: str | Path | None) -> Path | None:
@@ -86,7 +87,8 @@ def resumed_run(checkpoint: Path, saved: dict[str, Any], run_dir: str | Path | N
     if open_store(store).symbols.tolist() != saved["symbols"]:
         raise InputError(f"store {store} has another vocabulary than the checkpoint; give the store it was trained on")
     path.mkdir(parents=True, exist_ok=True)
-    return RunDir(path, parse_config(saved["config"], "the checkpoint's config"), store, checkpoint, saved)
+    config = parse_config(saved["config"], "the checkpoint's config")
+    return RunDir(path, config, store, checkpoint, saved, saved["began_from"])
 
 
 def check_same(config: Config, asked: Config | str | Path | None, path: Path) -> None:
@@ -110,7 +112,7 @@ def check_same(config: Config, asked: Config | str | Path | None, path: Path) ->
                 )
 
 
-def new_run(config: Config, data: Any, run_dir: str | Path | None) -> RunDir:
+def new_run(config: Config, data: Any, run_dir: str | Path | None, began_from: list[str]) -> RunDir:
     """A new run: its folder is made, its data are prepared, its config is written.
 
     Raises:
@@ -129,7 +131,7 @@ def new_run(config: Config, data: Any, run_dir: str | Path | None) -> RunDir:
         raise
     follow_store(config, store)
     write_text(run_dir / "config.yaml", config_text(config))
-    return RunDir(run_dir, config, store.dir)
+    return RunDir(run_dir, config, store.dir, began_from=began_from)
 
 
 def follow_store(config: Config, store: Store) -> None:

@@ -2,8 +2,9 @@
 
 PROTOCOL = " ".join(
     """
-No method sees a label. Each is fitted once: in evaluate on the cells that the model learned from, in judge on all
-cells (what vectors in obsm were fitted on, only their maker knows). pca: 50 components of log1p counts per 10,000,
+No method sees a label. Each is fitted once: in evaluate on those of the cells that the model learned from, known by
+their counts or names, or on four fifths where it learned from none; in judge on all cells (what vectors in obsm were
+fitted on, only their maker knows). pca: 50 components of log1p counts per 10,000,
 unscaled, of all genes or the 1,000 or 3,000 most variable; scvi: 100 epochs, told the batch if there is one, of as
 many variable genes as the model has tokens (in judge 1,000), of 3,000 or of all; raw: log1p counts of all genes, for
 the logistic regression alone, with 20,000 cells drawn if there are more.
@@ -16,8 +17,8 @@ kmeans_nmi and kmeans_ari: k-means with as many clusters as labels, where nothin
 0..1, shown but never decisive, since it rewards round, far islands whatever lies in them. ilisi: (median LISI - 1) /
 (batches - 1), 90 neighbours, perplexity 30; mixing alone is no merit.
 
-Table "held_out": probes learn from the labels of the cells that the methods were fitted on, and are judged on the
-cells held out.
+Table "held_out": probes learn from the labels of the cells that the methods were fitted on, and are judged on cells
+that neither they nor the model learned from.
 
 leave_out_accuracy: for each group every baseline is fitted anew, and the model trained anew, on the other groups'
 cells of these data; 15 neighbours (Euclid) learn the other groups' labels and guess the group's; the mean over
