@@ -54,6 +54,21 @@ class Cells:
         """Which cells are held out of everything, as `held_out` says: (cells,) bool."""
         return np.concatenate([held_out(chunk, fraction, seed) for chunk in _chunks_of(self.names)])
 
+    def rows(self, start: int, stop: int) -> sp.csr_matrix:
+        """Some rows as float32 CSR.
+
+        Raises:
+            InputError: the file is damaged. Compiled code would read behind the end of an array.
+        """
+        try:
+            rows = sp.csr_matrix(self.counts[start:stop], dtype=np.float32)
+            rows.check_format(full_check=True)
+        except (ValueError, IndexError, OSError) as error:
+            raise InputError(_damaged(f"{self.name}: {self.where}", str(error))) from None
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+        return rows
+
     def chunks(self) -> Iterator[tuple[int, sp.csr_matrix]]:
         """Pairs of the first row's number and the counts (rows, genes) as checked float32 CSR.
 
@@ -63,9 +78,7 @@ class Cells:
         bar = tqdm(total=self.shape[0], desc=self.name, unit=" cells", delay=2, leave=False, disable=None)
         for start in range(0, self.shape[0], CHUNK):
             bar.update(start - bar.n)
-            rows = sp.csr_matrix(self.counts[start : start + CHUNK], dtype=np.float32)
-            rows.sum_duplicates()
-            rows.eliminate_zeros()
+            rows = self.rows(start, start + CHUNK)
             check_counts(rows, f"{self.name}: {self.where}")
             empty = np.flatnonzero(np.diff(rows.indptr) == 0)
             if len(empty):
@@ -125,6 +138,8 @@ def open_cells(source: "str | Path | ad.AnnData | Cells", layer: str | None = No
     path = Path(source)
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path, or see `scfm train --help` for data sets by name")
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is neither a file nor a folder, but a pipe or device; save the cells as .h5ad first")
     if path.is_dir():
         return _from_anndata(_read_10x(path), path.name, layer)
     if path.suffix.lower() not in {".h5ad", ".h5"}:
@@ -140,16 +155,32 @@ def open_cells(source: "str | Path | ad.AnnData | Cells", layer: str | None = No
                 raise InputError(
                     f"{path} is HDF5 but not AnnData: it has no obs and var; write it with adata.write_h5ad"
                 )
-        if old_h5ad(path):
-            return _from_anndata(ad.read_h5ad(path), path.stem, layer)
-        return _from_h5ad(path, layer)
+        return _from_anndata(_read_h5ad(path), path.stem, layer) if old_h5ad(path) else _from_h5ad(path, layer)
     except InputError:
         raise
     except Exception as error:  # h5py and anndata raise many kinds for a damaged file
-        reason = str(error).split("(")[0].strip()[:100] or type(error).__name__
-        raise InputError(
-            f"{path} cannot be read as .h5ad ({reason}); it may be truncated: copy or download it again"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = str(error).split("(")[0].strip()[:100] or type(error).__name__
+    return InputError(f"{path} cannot be read as .h5ad ({reason}); it may be truncated: copy or download it again")
+
+
+def _read_h5ad(path: Path) -> ad.AnnData:
+    """All of a file, with every sparse matrix looked at before it may be cut.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        adata = ad.read_h5ad(path)
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    raw = {"raw.X": adata.raw.X} if adata.raw is not None else {}
+    for key, matrix in {"X": adata.X, **adata.layers, **adata.obsm, **adata.obsp, **raw}.items():
+        check_structure(matrix, f"{path.stem}: {key}")
+    return adata
 
 
 def old_h5ad(path: str | Path) -> bool:
@@ -168,7 +199,7 @@ def read_any(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.An
         return source
     open_cells(source, layer)  # says in one line what is wrong, if something is
     path = Path(source)
-    return ad.read_h5ad(path) if path.suffix.lower() == ".h5ad" else _read_10x(path)
+    return _read_h5ad(path) if path.suffix.lower() == ".h5ad" else _read_10x(path)
 
 
 def read_adata(source: str | Path | ad.AnnData, layer: str | None = None) -> ad.AnnData:
@@ -221,10 +252,18 @@ def _from_h5ad(path: Path, layer: str | None) -> Cells:
         available["raw.X"] = file["raw/X"]
     if "X" in file:
         available["X"] = file["X"]
+    for key, matrix in available.items():  # before names are read, which may be said to be billions
+        shape = _count(file["obs"]), _count(file["raw/var" if key == "raw.X" else "var"])
+        if _shape(matrix) != shape:
+            there = " x ".join(map(str, _shape(matrix)))
+            raise InputError(_damaged(f"{path.stem}: {key}", f"{there} values for {shape[0]} cells, {shape[1]} genes"))
     raw_var = ad.io.read_elem(file["raw/var"]) if "raw.X" in available else None
 
     def read_obs() -> pd.DataFrame:
-        return ad.io.read_elem(file["obs"])
+        try:
+            return ad.io.read_elem(file["obs"])
+        except Exception as error:  # as many kinds as there are kinds of columns
+            raise InputError(_damaged(f"{path.stem}: obs", str(error))) from None
 
     names = file["obs"][file["obs"].attrs["_index"]]
     names = names.asstr() if isinstance(names, h5py.Dataset) and names.dtype.kind in "OS" else read_obs().index
@@ -255,6 +294,7 @@ def _choose(
         order = [key for key in order if key in available]
     problems = []
     for key in order:
+        check_structure(available[key], f"{name}: {key}")
         try:
             first = _first_values(available[key])
             if first.dtype == bool:
@@ -269,7 +309,46 @@ def _choose(
         return Cells(name, _by_cells(available[key], f"{name}: {key}"), key, names, symbols, ensembl, read_obs)
     if problems:
         raise problems[0]
-    raise InputError(f"{name} holds no matrix; there must be counts in X, a layer or raw")
+    there = ", ".join(available)
+    raise InputError(
+        f"{name} has no X, nor a layer named like counts; choose --layer from: {there}"
+        if there
+        else f"{name} holds no matrix; there must be counts in X, a layer or raw"
+    )
+
+
+def check_structure(matrix: Any, where: str) -> None:
+    """Whether the parts of a sparse matrix fit together; in a file its indices are looked at later, by `Cells.rows`.
+
+    Raises:
+        InputError: they do not, so compiled code would read behind the end of an array.
+    """
+    if isinstance(matrix, h5py.Group):
+        indptr, sizes = matrix["indptr"][:].astype(np.int64), {len(matrix["data"]), len(matrix["indices"])}
+        whole = matrix["indices"].dtype.kind in "iu" and matrix["indptr"].dtype.kind in "iu"
+        rows = _shape(matrix)[matrix.attrs.get("encoding-type") == "csc_matrix"]
+        rising = len(indptr) == rows + 1 and indptr[0] == 0 and (np.diff(indptr) >= 0).all()
+        if not (whole and rising and sizes == {int(indptr[-1])}):
+            raise InputError(_damaged(where, "indptr, indices and data do not fit together"))
+    elif sp.issparse(matrix):
+        try:
+            matrix.check_format(full_check=True)
+        except ValueError as error:
+            raise InputError(_damaged(where, str(error))) from None
+
+
+def _shape(matrix: h5py.Group | h5py.Dataset) -> tuple[int, ...]:
+    return tuple(int(size) for size in (matrix.attrs["shape"] if isinstance(matrix, h5py.Group) else matrix.shape))
+
+
+def _count(table: h5py.Group) -> int:
+    """How many names a table of a file has, without reading them."""
+    index = table[table.attrs["_index"]]
+    return len(index if isinstance(index, h5py.Dataset) else index["values" if "values" in index else "codes"])
+
+
+def _damaged(where: str, why: str) -> str:
+    return f"{where} is damaged ({why[:100]}); copy or download the file again, or write it anew with adata.write_h5ad"
 
 
 def _first_values(matrix: Any) -> np.ndarray | sp.csr_matrix:

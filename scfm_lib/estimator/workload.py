@@ -152,7 +152,7 @@ def cells_like(
     total, size = opened.shape[0], 2 * WINDOW // SAMPLE_PARTS
     starts = [0] if total <= size * SAMPLE_PARTS else np.linspace(0, total - size, SAMPLE_PARTS).astype(int)
     size = total if len(starts) == 1 else size
-    counts = sp.vstack([sp.csr_matrix(opened.counts[s : s + size], dtype=np.float32) for s in starts], format="csr")
+    counts = sp.vstack([opened.rows(s, s + size) for s in starts], format="csr")
     names = np.concatenate([np.asarray(opened.names[s : s + size], dtype=object) for s in starts])
     # numbered, since 10x has symbols that stand for two ids: `prepare` finds both kinds of names in the columns
     genes = pd.DataFrame({"gene_symbols": opened.symbols, "ensembl_id": opened.ensembl})
