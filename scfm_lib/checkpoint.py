@@ -172,12 +172,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = find_checkpoint(path)
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch writes a checksum of every record, and does not look at it
+        if damaged:
+            raise ValueError(f"{damaged} is not what was written")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # of a file that is no archive torch tells only what it would do about old formats
         reason = str(error).splitlines()[0][:80] if zipfile.is_zipfile(path) else "it is no whole archive of torch.save"
         raise InputError(
-            f"{path} cannot be read as a checkpoint ({reason}); if it is one, it is truncated: use an earlier one"
+            f"{path} cannot be read as a checkpoint ({reason}); if it is one, it is damaged or truncated: use an earlier one"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(

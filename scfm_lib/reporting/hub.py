@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pooch
 import yaml
 from safetensors.torch import save
 
@@ -55,8 +56,9 @@ def save_pretrained(
     with new_folder(folder) as made:
         weights = {key: w.half() if half else w.contiguous() for key, w in weights_of(state).items()}
         (made / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
-        (made / MODEL_CONFIG).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         (made / VOCABULARY).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
+        told["sha256"] = {file: pooch.file_hash(str(made / file)) for file in (WEIGHTS, VOCABULARY)}
+        (made / MODEL_CONFIG).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         (made / CARD).write_text(model_card(file, state, folder.name, about, license), encoding="utf-8")
     return folder
 

@@ -25,6 +25,7 @@ def read_model_dir(folder: str | Path) -> dict[str, Any]:
     Raises:
         InputError: a file is missing, broken or of another model.
     """
+    import pooch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -35,13 +36,17 @@ def read_model_dir(folder: str | Path) -> dict[str, Any]:
     try:
         file = MODEL_CONFIG
         told = json.loads((folder / file).read_text(encoding="utf-8"))
+        written = told.get("sha256") or {}
+        for file in (VOCABULARY, WEIGHTS):
+            if file in written and written[file] != pooch.file_hash(str(folder / file)):
+                raise ValueError("it is not the file that was written with this model")
         file = VOCABULARY
         names = json.loads((folder / file).read_text(encoding="utf-8"))
         file = WEIGHTS
         weights = load_file(folder / file)
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, TypeError, AttributeError, SafetensorError) as error:
         reason = str(error).splitlines()[0][:80]
-        raise InputError(f"{folder / file} cannot be read ({reason}); it may be truncated: copy it again") from None
+        raise InputError(f"{folder / file} cannot be read ({reason}); it may be damaged or truncated: copy it again") from None
     if not isinstance(told, dict) or told.get("format") != FORMAT or not isinstance(names, dict):
         raise InputError(f"{folder} holds a model of another kind, not of scfm; give one that save_pretrained wrote")
     parse_config(told.get("config", {}), str(folder / MODEL_CONFIG))

@@ -129,6 +129,10 @@ def test_a_missing_or_broken_file_is_one_line(shared, name) -> None:
 def test_files_that_do_not_belong_together_are_refused(shared) -> None:
     names = json.loads((shared / "vocabulary.json").read_text())
     (shared / "vocabulary.json").write_text(json.dumps({key: value[:-1] for key, value in names.items()}))
+    with pytest.raises(scfm.InputError, match="not the file that was written with this model"):
+        scfm.load_model(shared)
+    told = json.loads((shared / "config.json").read_text())
+    (shared / "config.json").write_text(json.dumps({key: told[key] for key in told if key != "sha256"}))
     with pytest.raises(scfm.InputError, match="does not name the model's 120 genes"):
         scfm.load_model(shared)
     (shared / "vocabulary.json").write_text(json.dumps(names))
