@@ -122,6 +122,8 @@ class Checkpoints:
     def _delete_old(self) -> None:
         for old in _by_step(self.newest.parent)[: -self.settings.keep_checkpoints]:
             old.unlink(missing_ok=True)
+        for left in self.newest.parent.glob(".*-checkpoint_step_*.pt"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -181,7 +183,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         # of a file that is no archive torch tells only what it would do about old formats
         reason = str(error).splitlines()[0][:80] if zipfile.is_zipfile(path) else "it is no whole archive of torch.save"
         raise InputError(
-            f"{path} cannot be read as a checkpoint ({reason}); if it is one, it is damaged or truncated: use an earlier one"
+            f"{path} cannot be read as a checkpoint ({reason}); it is damaged or none: use an earlier one"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(

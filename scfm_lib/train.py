@@ -24,7 +24,7 @@ from .hardware.threads import return_freed_memory, use_all_cores, without_onednn
 from .model import CellTransformer, prediction_loss
 from .runtime.distributed import ALONE, Distributed, join_processes
 from .runtime.logger import Logger
-from .runtime.run_dir import RunDir, check_same, find_run, new_run, resumed_run, with_batch
+from .runtime.run_dir import RunDir, find_run, new_run, resumed_run, with_batch
 from .runtime.stopping import Stop
 from .runtime.threads import Threads, threads_for
 from .start import new_model, pca_start, start_from, trained_model
@@ -230,8 +230,7 @@ def train(
         begun = None
         if resume is not None:
             file = find_checkpoint(resume)
-            begun = resumed_run(file, load_checkpoint(file), run_dir, data)
-            check_same(begun.config, asked, begun.path)
+            begun = resumed_run(file, load_checkpoint(file), run_dir, data, asked)
             config = begun.config
         elif config is None and init is not None:
             config = config_like(init)
@@ -243,7 +242,8 @@ def train(
         trained = None if init is None or begun else trained_model(init, config.model)
         begun = begun or distributed.rank_zero_first(lambda: new_run(config, data, run_dir, trained_on(init)))
         outputs = {"verbose": verbose, "tensorboard": tensorboard, "wandb": wandb}
-        return _train(begun, trained, torch_device, precision, distributed, stop, outputs)
+        with begun.claim:
+            return _train(begun, trained, torch_device, precision, distributed, stop, outputs)
 
 
 def _train(

@@ -51,13 +51,14 @@ def test_no_flipped_bit_of_a_checkpoint_goes_unseen(checkpoint) -> None:
         flipped(checkpoint, good, place, bit)
         try:
             found = load_checkpoint(checkpoint)
-        except scfm.InputError as error:
-            assert str(checkpoint) in str(error)
-            assert "\n" not in str(error)
+        except scfm.InputError:
             refused += 1
         else:
             assert same(found, state), place  # in the padding between records
     assert refused > 100
+    flipped(checkpoint, good, len(good) // 2, 3)
+    with pytest.raises(scfm.InputError, match=r"checkpoint_step_\d+\.pt cannot be read as .*: use an earlier one$"):
+        load_checkpoint(checkpoint)
 
 
 def test_cut_and_foreign_checkpoints_are_refused(checkpoint, tmp_path) -> None:

@@ -1,6 +1,7 @@
 """The machine refuses: a full disk, a folder that cannot be written, a device that lies."""
 
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 import scfm_lib as scfm
 from scfm_lib.checkpoint import load_checkpoint, save_checkpoint
 from scfm_lib.hardware import device as hardware
+from scfm_lib.runtime.run_dir import claim, new_run
 
 FLAGS = ["--set", "model.n_genes=60", "--set", "data.preprocessing.min_genes=5", "--set", "training.num_epochs=2"]
 
@@ -132,3 +134,39 @@ def test_a_drive_that_drops_is_waited_for(trained, tmp_path, monkeypatch, times)
             save_checkpoint(tmp_path / "checkpoints" / "checkpoint_step_7.pt", state)
         assert list((tmp_path / "checkpoints").iterdir()) == []
         assert sum(waited) < 120
+
+
+def test_a_folder_in_which_a_run_goes_on_is_refused_to_a_second(cells, tiny, tmp_path) -> None:
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", max_steps=2, verbose=False)
+    kept = {file: file.read_bytes() for file in run.dir.rglob("*") if file.is_file()}
+    with claim(run.dir):  # as the first process holds it while it trains
+        for again in ({"resume": "auto", "run_dir": run.dir}, {"resume": run.dir}):
+            with pytest.raises(scfm.InputError, match=r"another process is training in .* choose another --run-dir"):
+                scfm.train(tiny if "run_dir" in again else None, cells if "run_dir" in again else None, **again)
+    assert {file: file.read_bytes() for file in run.dir.rglob("*") if file.is_file()} == kept
+    assert scfm.train(resume=run.dir, max_steps=4, verbose=False).step == 4
+
+
+def test_what_another_process_prepares_is_not_cleared(cells, tiny, tmp_path) -> None:
+    begun = new_run(tiny, cells, tmp_path / "run", [])  # before its first checkpoint
+    with begun.claim, pytest.raises(scfm.InputError, match="another process is training"):
+        scfm.train(tiny, cells, resume="auto", run_dir=tmp_path / "run", verbose=False)
+    assert (tmp_path / "run" / "store" / "store.json").exists()
+    assert scfm.train(tiny, cells, resume="auto", run_dir=tmp_path / "run", max_steps=1, verbose=False).step == 1
+
+
+def test_a_training_that_fails_gives_its_folder_back(cells, tiny, tmp_path, monkeypatch) -> None:
+    module = importlib.import_module("scfm_lib.train")
+    monkeypatch.setattr(module, "pca_start", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as kept:  # a notebook keeps the traceback, and with it what the frames hold
+        scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+    monkeypatch.undo()
+    assert kept.traceback
+    assert scfm.train(tiny, cells, resume="auto", run_dir=tmp_path / "run", max_steps=1, verbose=False).step == 1
+
+
+def test_what_was_being_written_when_a_run_was_killed_is_removed(cells, tiny, tmp_path) -> None:
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", max_steps=1, verbose=False)
+    (run.dir / "checkpoints" / ".0badcafe-checkpoint_step_2.pt").write_bytes(b"half")
+    scfm.train(resume=run.dir, max_steps=3, verbose=False)
+    assert not list((run.dir / "checkpoints").glob(".*"))

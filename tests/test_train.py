@@ -141,7 +141,7 @@ def test_checkpoints_come_by_step_and_minute_and_the_last_are_kept(cells, tiny, 
 
 def test_a_run_folder_tells_the_whole_story(cells, tiny, tmp_path) -> None:
     run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
-    names = {".scfm-run", "config.yaml", "checkpoints", "logs", "metrics.jsonl", "store"}
+    names = {".scfm-lock", ".scfm-run", "config.yaml", "checkpoints", "logs", "metrics.jsonl", "store"}
     assert {p.name for p in run.dir.iterdir()} == names
     assert scfm.load_config(run.dir / "config.yaml") == run.config
     rows = [json.loads(line) for line in (run.dir / "metrics.jsonl").read_text().splitlines()]

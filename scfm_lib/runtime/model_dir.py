@@ -46,7 +46,7 @@ def read_model_dir(folder: str | Path) -> dict[str, Any]:
         weights = load_file(folder / file)
     except (ValueError, TypeError, AttributeError, SafetensorError) as error:
         reason = str(error).splitlines()[0][:80]
-        raise InputError(f"{folder / file} cannot be read ({reason}); it may be damaged or truncated: copy it again") from None
+        raise InputError(f"{folder / file} cannot be read ({reason}); it is damaged: copy it again") from None
     if not isinstance(told, dict) or told.get("format") != FORMAT or not isinstance(names, dict):
         raise InputError(f"{folder} holds a model of another kind, not of scfm; give one that save_pretrained wrote")
     parse_config(told.get("config", {}), str(folder / MODEL_CONFIG))

@@ -4,22 +4,26 @@ import contextlib
 import datetime
 import itertools
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import torch
+from filelock import FileLock, Timeout
 
 from ..config import Config, config_text, load_config, parse_config
 from ..data.sources import find_data
 from ..data.store import Store, open_store, prepare
 from ..errors import DivergedError, InputError
 from ..files import new_file, work_dir, write_text
+from .distributed import is_first
 
+LOCK = ".scfm-lock"
 MARK = ".scfm-run"  # says that a run made this folder, so that what a killed one left may be removed:
 FOLDERS = {"store", "logs", "checkpoints", "wandb"}
-FILES = {MARK, "config.yaml", "metrics.jsonl", "wandb_id.txt", "diverged.pt"}
+FILES = {MARK, LOCK, "config.yaml", "metrics.jsonl", "wandb_id.txt", "diverged.pt"}
 
 
 @dataclass
@@ -32,6 +36,26 @@ class RunDir:
     checkpoint: Path | None = None  # to go on from
     saved: dict[str, Any] | None = None  # what is in it
     began_from: list[str] = field(default_factory=list)  # the stores of the models before it
+    claim: AbstractContextManager = field(default_factory=contextlib.nullcontext)  # on the folder, while it is trained
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"claim": contextlib.nullcontext()}  # another process that is sent it has none
+
+
+def claim(run_dir: Path) -> AbstractContextManager:
+    """Makes a run's folder this process's until the block or the process ends, however it ends.
+
+    Raises:
+        InputError: another process trains there.
+    """
+    try:
+        return FileLock(run_dir / LOCK).acquire(blocking=False)
+    except Timeout:
+        raise InputError(
+            f"another process is training in {run_dir}; wait for its end, or choose another --run-dir"
+        ) from None
+    except (NotImplementedError, OSError):
+        return contextlib.nullcontext()  # a drive without locks
 
 
 def find_run(run_dir: str | Path | None) -> Path | None:
@@ -47,6 +71,8 @@ def find_run(run_dir: str | Path | None) -> Path | None:
     if any((run_dir / "checkpoints").glob("checkpoint_step_*.pt")):
         return run_dir
     if (run_dir / MARK).exists():
+        with claim(run_dir):
+            pass  # nobody prepares there
         for left in run_dir.iterdir():
             if left.is_dir() and (left.name in FOLDERS or left.name.startswith(".store-")):
                 shutil.rmtree(left)
@@ -55,7 +81,9 @@ def find_run(run_dir: str | Path | None) -> Path | None:
     return None
 
 
-def resumed_run(checkpoint: Path, saved: dict[str, Any], run_dir: str | Path | None, data: Any) -> RunDir:
+def resumed_run(
+    checkpoint: Path, saved: dict[str, Any], run_dir: str | Path | None, data: Any, asked: Config | str | Path | None
+) -> RunDir:
     """A run as its checkpoint left it.
 
     Args:
@@ -63,9 +91,11 @@ def resumed_run(checkpoint: Path, saved: dict[str, Any], run_dir: str | Path | N
         saved: what is in it.
         run_dir: where to go on; the checkpoint's own run when unset.
         data: the store, if it has moved.
+        asked: settings that the run must have, if any are asked for.
 
     Raises:
-        InputError: data that are not a store, a store of other genes, or a folder in which something else is.
+        InputError: data that are not a store, a store of other genes, other settings, or a folder in which something
+            else is.
     """
     home = checkpoint.resolve().parent.parent
     path = Path(run_dir or home)
@@ -86,9 +116,11 @@ def resumed_run(checkpoint: Path, saved: dict[str, Any], run_dir: str | Path | N
         )
     if open_store(store).symbols.tolist() != saved["symbols"]:
         raise InputError(f"store {store} has another vocabulary than the checkpoint; give the store it was trained on")
-    path.mkdir(parents=True, exist_ok=True)
     config = parse_config(saved["config"], "the checkpoint's config")
-    return RunDir(path, config, store, checkpoint, saved, saved["began_from"])
+    check_same(config, asked, path)
+    path.mkdir(parents=True, exist_ok=True)
+    claimed = claim(path) if is_first() else contextlib.nullcontext()
+    return RunDir(path, config, store, checkpoint, saved, saved["began_from"], claimed)
 
 
 def check_same(config: Config, asked: Config | str | Path | None, path: Path) -> None:
@@ -122,16 +154,20 @@ def new_run(config: Config, data: Any, run_dir: str | Path | None, began_from: l
         raise InputError("there is nothing to learn from; give --data_path DATA.h5ad, a store, or a data set's name")
     config = config.model_copy(deep=True)
     run_dir = _new_run_dir(run_dir)
+    claimed = claim(run_dir)
     try:
         store = _prepared(data, config, run_dir)
     except BaseException:
+        with claimed:
+            pass
         with contextlib.suppress(OSError):
             (run_dir / MARK).unlink()
+            (run_dir / LOCK).unlink(missing_ok=True)
             run_dir.rmdir()  # fails, and may, where something else was written
         raise
     follow_store(config, store)
     write_text(run_dir / "config.yaml", config_text(config))
-    return RunDir(run_dir, config, store.dir, began_from=began_from)
+    return RunDir(run_dir, config, store.dir, began_from=began_from, claim=claimed)
 
 
 def follow_store(config: Config, store: Store) -> None:
