@@ -5,15 +5,17 @@
 Each run is a process of its own, as `scfm train` would be, on a prepared store: `resident` is what the process itself
 holds (RssAnon: without the pages of the store and of libraries, which the system may drop) after some steps, `peak` the
 most that was resident of everything in a thousand steps (VmHWM), beside what `scfm estimate` says. `embed` and
-`evaluate` follow on the same cells. All bytes. Rows that are in FILE are not made again.
+`evaluate` follow on the same cells. All bytes. Rows that are in FILE are not measured again, but estimated anew.
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -108,7 +110,10 @@ def main() -> None:
             rows.add(key | one_run(name, preset, steps, changes) | {"versions": versions()})
         (row,) = rows.of(**key)
         first, *_, last = row["resident"].values()
-        said = {"train": row["ram_bytes"]["total"], "embed": row["embed_bytes"], "evaluate": row["evaluate_bytes"]}
+        with prepared(name, preset) as (_, store):
+            found = apart("estimate", store, preset, json.dumps(changes))
+        said = {command: found[f"{command}_bytes"] for command in ("embed", "evaluate")}
+        said["train"] = found["ram_bytes"]["total"]
         wrong = {command: said[command] / peak - 1 for command, peak in row["peaks"].items()}
         errors += map(abs, wrong.values())
         print(json.dumps(key), flush=True)
@@ -117,17 +122,24 @@ def main() -> None:
     print(f"estimates are wrong by {statistics.median(errors):.1%} (median), {max(errors):.1%} at most", flush=True)
 
 
-def one_run(name: str, preset: str, steps: int, changes: dict[str, object]) -> dict[str, object]:
-    """A data set prepared, estimated, trained on, embedded and evaluated, each in a process of its own."""
+@contextlib.contextmanager
+def prepared(name: str, preset: str) -> Iterator[tuple[Path, Path]]:
+    """A file of the cells and their store, until the block ends."""
     from quality import SIMULATED  # here, so that no child loads what it does not use
 
     with TemporaryDirectory() as folder:
-        file, store, run, out = (Path(folder) / part for part in ("cells.h5ad", "store", "run", "vectors.h5ad"))
+        file, store = Path(folder) / "cells.h5ad", Path(folder) / "store"
         adata = scfm.simulate(**SIMULATED) if name == "simulated" else scfm.read_adata(scfm.find_data(name))
         adata.write_h5ad(file)
         scfm.prepare(file, scfm.load_config(preset), store)
-        settings = json.dumps(changes)
-        row = apart("estimate", store, preset, settings) | apart("train", store, run, preset, settings, steps)
+        yield file, store
+
+
+def one_run(name: str, preset: str, steps: int, changes: dict[str, object]) -> dict[str, object]:
+    """A data set trained on, embedded and evaluated, each in a process of its own."""
+    with prepared(name, preset) as (file, store):
+        run, out = file.with_name("run"), file.with_name("vectors.h5ad")
+        row = apart("train", store, run, preset, json.dumps(changes), steps)
         row["peaks"] = {"train": row.pop("peak")}
         if not changes:  # they do not depend on how the model was trained
             row["peaks"] |= {"embed": apart("embed", run, file, out)["peak"]}

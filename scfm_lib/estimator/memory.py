@@ -32,11 +32,11 @@ except ImportError:
 CUDA_BLOCK = 512  # bytes: torch's CUDA allocator rounds every tensor up to a multiple
 CUDA_CONTEXT = 500e6  # bytes: kernels and handles on the card; the hardware guide's figure, not measured by us
 # What a process takes beyond its tensors, by benchmarks/resident.py on Linux with glibc 2.36, torch 2.13.0, 2 threads:
-FRAMEWORK = {"fp32": 60e6, "bf16": 350e6, "fp16": 350e6}  # bytes: what torch loads at its first step, compiled kernels
+FRAMEWORK = {"fp32": 60e6, "bf16": 520e6, "fp16": 520e6}  # bytes: what torch loads at its first step, compiled kernels
 # Between kept blocks there are holes, as a share of the tensors that come and go; more where oneDNN keeps kernels among
 # them, none where freed memory returns at once.
-HOLES = {"fp32": 0.3, "bf16": 0.9, "fp16": 0.9}
-STARTED = {"train": 167e6, "embed": 108e6, "evaluate": 495e6}  # bytes that libraries take, loaded by each command
+HOLES = {"fp32": 0.45, "bf16": 0.9, "fp16": 0.9}
+STARTED = {"train": 167e6, "embed": 118e6, "evaluate": 495e6}  # bytes that libraries take, loaded by each command
 READ = {"embed": 45, "evaluate": 42}  # bytes for each expressed gene of a cell that is read, copies included
 
 
