@@ -242,4 +242,6 @@ def _first_problem(error: ValidationError) -> str:
         return f"unknown key {key!r}; the nearest valid one is {near[0]!r}"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
+    if problem["type"] == "list_type":
+        return f"{key} = {problem['input']!r} is no list; write [A, B], also around one: [{problem['input']}]"
     return f"{key} = {problem['input']!r}: {problem['msg'].lower()}"

@@ -43,6 +43,10 @@ def test_a_preset_printed_and_read_again_is_the_same(name: str, tmp_path) -> Non
             "model: {num_heads: 3}",
             "model.num_heads = 3 does not divide model.hidden_dim = 128; the nearest that does is 2",
         ),
+        (
+            "data: {preprocessing: {must_include: CD4}}",
+            "must_include = 'CD4' is no list; write [A, B], also around one: [CD4]",
+        ),
         ("training: {batch_size: 0}", "training.batch_size = 0: input should be greater than or equal to 1"),
         ("training: {fp16: true, bf16: true}", "both true"),
         ("data: {preprocessing: {n_top_genes: 2000}}", "n_top_genes = 2000 is more than model.n_genes = 1000"),

@@ -3,15 +3,19 @@
 import errno
 import importlib
 import os
+import shutil
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 import torch
 
 import scfm_lib as scfm
 from scfm_lib.checkpoint import load_checkpoint, save_checkpoint
 from scfm_lib.hardware import device as hardware
+from scfm_lib.runtime.logger import read_metrics
 from scfm_lib.runtime.run_dir import claim, new_run
 
 FLAGS = ["--set", "model.n_genes=60", "--set", "data.preprocessing.min_genes=5", "--set", "training.num_epochs=2"]
@@ -170,3 +174,63 @@ def test_what_was_being_written_when_a_run_was_killed_is_removed(cells, tiny, tm
     (run.dir / "checkpoints" / ".0badcafe-checkpoint_step_2.pt").write_bytes(b"half")
     scfm.train(resume=run.dir, max_steps=3, verbose=False)
     assert not list((run.dir / "checkpoints").glob(".*"))
+
+
+class Failing:
+    """TensorBoard or wandb with a full disk or without a network."""
+
+    def __getattr__(self, name: str) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+@pytest.mark.parametrize("when", ["at the start", "while it runs"])
+def test_what_stands_beside_a_run_never_stops_it(cells, tiny, tmp_path, monkeypatch, capsys, name, when) -> None:
+    def start(*_: object) -> Failing:
+        if when == "at the start":
+            raise ConnectionError("no route to host")
+        return Failing()
+
+    monkeypatch.setattr(importlib.import_module("scfm_lib.runtime.logger"), f"_{name}", start)
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", **{"tensorboard": False, name: True})
+    assert run.finished
+    said = capsys.readouterr().err
+    assert said.count(f"{name} failed (") == 1
+    assert "training goes on without it" in said
+    assert len(run.history) > 3
+
+
+def test_a_clock_that_jumps_back_changes_nothing(cells, tiny, tmp_path, monkeypatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 1e6 * np.random.default_rng().random())
+    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
+    assert run.finished
+    assert all(row["step_seconds"] > 0 for row in run.history if "step_seconds" in row)
+
+
+def test_a_full_disk_while_metrics_are_written(cells, tmp_path, small_disk) -> None:
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    flags = [*FLAGS, "--set", "training.log_every_steps=1", "--set", "model.gene_embedding_dim=4"]
+    flags += ["--set", "model.hidden_dim=4", "--set", "model.num_heads=1", "--set", "model.ff_dim=4"]
+    data = ["--data_path", tmp_path / "cells.h5ad", "--run-dir", small_disk / "run"]
+    first = scfm_process("train", *data, *flags, "--max-steps", 5)
+    assert first.returncode == 0, first.stderr
+    (small_disk / "filler").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 4096))
+    done = scfm_process("train", "--resume", small_disk / "run")
+    assert "No space left on device" in last_line(done)
+    (small_disk / "filler").unlink()
+    again = scfm_process("train", "--resume", small_disk / "run", "--json")
+    assert again.returncode == 0, again.stderr
+    rows = read_metrics(small_disk / "run" / "metrics.jsonl")
+    steps = [row["step"] for row in rows if "loss" in row]
+    assert steps == sorted(set(steps))
+
+
+def test_a_full_disk_while_a_report_is_written(trained, tmp_path, small_disk) -> None:
+    (small_disk / "filler").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 20_000))
+    data = trained.dir.parent / "cells.h5ad"
+    done = scfm_process("evaluate", trained.dir, data, "--no-scvi", "--out", small_disk / "report")
+    assert "No space left on device" in last_line(done)
+    left = [path.name for path in small_disk.rglob("*") if path.is_file() and path.name != "filler"]
+    assert not [name for name in left if name.startswith(".")]  # a figure that fitted is whole; none is half-written
+    assert "report.html" not in left

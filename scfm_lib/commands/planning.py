@@ -8,7 +8,7 @@ import typer
 
 import scfm_lib as scfm
 
-from .options import ConfigFile, Device, Json, Layer, Preset, Set, config_from
+from .options import ConfigFile, Device, Json, Layer, Preset, Set, config_from, say
 
 
 def config_command(preset: Annotated[str, typer.Argument(help="minimal, default or large")]) -> None:
@@ -59,7 +59,7 @@ def estimate_command(
     where |= {"presets": (preset.lower(),)} if preset else {}
     where["budget_bytes"] = parse_bytes(budget_vram) if budget_vram else None
     where["deadline_seconds"] = parse_seconds(deadline) if deadline else None
-    fit = scfm.best_fit(epochs=epochs, mean_genes=genes_per_cell, **where)
+    fit = scfm.best_fit(epochs=epochs, mean_genes=genes_per_cell, say=say, **where)
     print(json.dumps(fit) if json_ else fit_text(fit))
 
 

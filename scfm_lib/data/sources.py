@@ -105,9 +105,14 @@ def _make_zheng() -> ad.AnnData:
 
     parts = []
     for name, (cell_type, lineage) in ZHENG_POPULATIONS.items():
-        with tempfile.TemporaryDirectory() as folder, tarfile.open(download(ZHENG.format(name=name))) as archive:
-            archive.extractall(folder, filter="data")
-            matrix = next(Path(folder).rglob("matrix.mtx*")).parent
+        file = download(ZHENG.format(name=name))
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                with tarfile.open(file) as archive:
+                    archive.extractall(folder, filter="data")
+                matrix = next(Path(folder).rglob("matrix.mtx*")).parent
+            except (tarfile.TarError, EOFError, OSError, StopIteration) as error:
+                raise InputError(f"{file} is damaged ({error}); remove it, so that it is downloaded again") from None
             part = sc.read_10x_mtx(matrix, var_names="gene_ids", make_unique=False)
         rows = np.random.default_rng(0).permutation(part.n_obs)[:ZHENG_CELLS_EACH]
         part = part[np.sort(rows)].copy()

@@ -1,6 +1,6 @@
 """What training a config would take, before it starts: parameters, memory, disk, time and cost, here or on a card."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ def best_fit(
     gpu: str | None = None,
     device: str = "auto",
     presets: tuple[str, ...] = PRESETS,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """The largest preset that keeps to a budget of memory and a deadline, and the keys to set for it.
 
@@ -126,6 +127,7 @@ def best_fit(
         gpu: as in `estimate`.
         device: as in `estimate`.
         presets: that may be chosen.
+        say: told what is looked at: it may take a minute.
 
     Raises:
         InputError: nothing fits; the line says what the smallest takes.
@@ -141,6 +143,7 @@ def best_fit(
         budget = budget_bytes or target.room or float("inf")
         effective = config.training.batch_size
         for checkpointing in (False, True):
+            say(f"looking at {name}{', with gradient checkpointing' if checkpointing else ''}")
             size = effective
             while size >= 1:
                 changes = {"training.batch_size": size, "training.gradient_accumulation_steps": effective // size}

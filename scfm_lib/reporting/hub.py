@@ -4,6 +4,7 @@ The weights are plain numbers (safetensors), not a pickle, so that a model from 
 card is written from what the run recorded, not from memory.
 """
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def _data(folder: Path, config: Config) -> list[str]:
     except InputError:
         return ["- The prepared data were not there when this card was written: say here what the model learned from."]
     held_out = int(store.held_out.sum())
-    lines = [f"- {line}" for line in store.report]
+    lines = [f"- {html.escape(line, quote=False)}" for line in store.report]
     lines.append(f"- {len(store) - held_out:,} cells were learned from")
     lines.append(f"- {held_out:,} cells, chosen by their names (split_seed {config.data.split_seed}), were held out")
     return lines
@@ -128,7 +129,7 @@ def _scores(file: Path, step: int) -> list[str]:
     table = held_out if unseen else result["embeddings"]
     return [
         *lines,
-        f"Judged on {result['data']}: {which}. {verdict(table)} A dash: not run.\n",
+        f"Judged on {html.escape(result['data'], quote=False)}: {which}. {verdict(table)} A dash: not run.\n",
         f"```text\n{table_text(table)}\n```",
     ]
 

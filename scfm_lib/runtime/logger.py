@@ -6,7 +6,7 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -93,8 +93,11 @@ class Logger:
         self.bar = tqdm(
             total=self.total_steps, initial=first_step, unit="step", disable=not (self.verbose and watched), leave=False
         )
-        self.tensorboard = _tensorboard(run_dir, first_step) if tensorboard and distributed.is_first else None
-        self.wandb = _wandb(run_dir, config) if wandb and distributed.is_first else None
+        self.tensorboard = self.wandb = None
+        if tensorboard and distributed.is_first:
+            self.tensorboard = self._beside("tensorboard", lambda: _tensorboard(run_dir, first_step))
+        if wandb and distributed.is_first:
+            self.wandb = self._beside("wandb", lambda: _wandb(run_dir, config))
         self._asked_at = time.monotonic()
         self._since_log()
 
@@ -108,9 +111,24 @@ class Logger:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
         if self.tensorboard:
-            self.tensorboard.close()
+            self._beside("tensorboard", self.tensorboard.close)
         if self.wandb:
-            self.wandb.finish()
+            self._beside("wandb", self.wandb.finish)
+
+    def _beside(self, name: str, use: Callable[[], Any]) -> Any:
+        """What `use` gives; where it fails, that is said, and training goes on without TensorBoard or wandb.
+
+        Raises:
+            InputError: the package is not installed.
+        """
+        try:
+            return use()
+        except InputError:
+            raise
+        except Exception as error:  # a full disk, no network, no account: as many kinds as they have versions
+            setattr(self, name, None)
+            self.say(f"{name} failed ({(str(error) or type(error).__name__)[:100]}); training goes on without it")
+            return None
 
     def say(self, line: str) -> None:
         """A line on standard error (standard output belongs to `--json`)."""
@@ -216,11 +234,9 @@ class Logger:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         if self.tensorboard:
-            for name, value in values.items():
-                if not isinstance(value, str):
-                    self.tensorboard.add_scalar(name, value, step)
+            self._beside("tensorboard", lambda: _to_tensorboard(self.tensorboard, step, values))
         if self.wandb:
-            self.wandb.log(values, step=step)
+            self._beside("wandb", lambda: self.wandb.log(values, step=step))
 
     def load(self) -> dict[str, Any]:
         """What this process uses: `cpu_percent` (100 is one core) since it was last asked, of `cores`; `ram_bytes`.
@@ -243,6 +259,12 @@ def _tensorboard(run_dir: Path, first_step: int) -> "SummaryWriter":
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(run_dir / "logs"), purge_step=first_step or None)
+
+
+def _to_tensorboard(writer: "SummaryWriter", step: int, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, str):
+            writer.add_scalar(name, value, step)
 
 
 def _wandb(run_dir: Path, config: Config) -> Any:
