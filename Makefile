@@ -8,7 +8,7 @@ NBVAL := rm -rf .nbval && SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/python -m pytest
     --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:cacheprovider
 RECIPE := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lab notebooks checkpoint picture bench lint clean
+.PHONY: demo test test-slow lab notebooks checkpoint picture bench lint audit clean
 
 demo: .venv/demo
 	$(BIN)/scfm demo
@@ -17,11 +17,11 @@ demo: .venv/demo
 test test-slow notebooks: export GOMP_SPINCOUNT := 1000
 
 test: .venv/test lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --cov=scfm_lib --cov-branch --cov-report=
 	$(NBVAL) notebooks/0*.ipynb notebooks/solutions/0*.ipynb
 
 test-slow: .venv/test .venv/benchmark
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --cov=scfm_lib --cov-branch --cov-append --cov-report=term:skip-covered
 
 lab: .venv/lab
 	$(BIN)/jupyter lab notebooks/01_hardware_check.ipynb
@@ -48,6 +48,12 @@ bench: .venv/benchmark
 lint: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Known holes in what is installed, and everybody's licence. Asks pypi.org.
+audit: .venv/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python benchmarks/licences.py
+	$(BIN)/pip-audit
 
 clean:
 	rm -rf .venv build *.egg-info

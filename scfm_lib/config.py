@@ -143,10 +143,8 @@ def load_config(source: str | Path, overrides: dict[str, Any] | None = None) -> 
         text, where = preset_text(str(source)), f"preset {source}"
     else:
         path, where = Path(source), str(source)
-        if path.suffix.lower() not in {".yaml", ".yml"} and not path.exists():
+        if not path.is_file() and (path.exists() or path.suffix.lower() not in {".yaml", ".yml"}):
             raise InputError(f"config {where!r} is neither a preset ({', '.join(PRESETS)}) nor a .yaml file")
-        if path.exists() and not path.is_file():
-            raise InputError(f"config {where} is no file; give a YAML file, or a preset ({', '.join(PRESETS)})")
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,8 @@ for each case, with 30 seconds and 3 GB; tests/test_fuzz.py lets hypothesis choo
 
 import os
 
-os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}  # read when they are imported
+if __name__ == "__main__":  # read when they are imported; a process of tests that imports this keeps its own
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 import collections
 import itertools

@@ -7,8 +7,12 @@ the same command with `--resume auto` goes on to the end; its weights must equal
 never killed. After a kill of preparing the store is not there or whole, and the same command makes the same bytes.
 """
 
-import json
 import os
+
+if __name__ == "__main__":
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}  # read when they are imported
+
+import json
 import shutil
 import signal
 import socket

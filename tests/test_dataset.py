@@ -252,3 +252,16 @@ def test_little_is_padding_on_real_cells(zheng, tmp_path) -> None:
         found = [batches[step] for step in range(len(batches))]
         places = sum(len(batch.cells) * batch.most_tokens for batch in found)
         assert 1 - sum(batch.tokens.sum() for batch in found) / places < most
+
+
+def test_epochs_have_their_own_order_and_only_training_cells(store) -> None:
+    batches = HalfCells(store, None, cells_per_step=16, seed=0)
+    batches.steps_per_window = 3  # several windows: inside one, cells are sorted by their tokens
+    epochs = [[batches.cells_of(epoch * len(batches) + step) for step in range(len(batches))] for epoch in range(3)]
+    training = np.flatnonzero(~store.held_out)
+    assert len(training) < len(store)
+    for steps in epochs:
+        np.testing.assert_array_equal(np.sort(np.concatenate(steps)), training)
+    together = [{frozenset(cells.tolist()) for cells in steps} for steps in epochs]
+    assert not together[0] & together[1]  # no step's cells come together again
+    assert not together[1] & together[2]

@@ -79,3 +79,15 @@ def test_batches_are_where_the_model_is(trained, query) -> None:
     model = copy.deepcopy(trained.model).to("meta")
     _, genes, values = next(token_batches(model, query))
     assert {genes.device.type, values.device.type, model.encode(genes, values, 8).device.type} == {"meta"}
+
+
+def test_unknown_genes_count_towards_the_library_size_and_for_nothing_else(trained) -> None:
+    cells = scfm.simulate(50, 120, n_types=3, depth=300, seed=5)
+    unknown = np.random.default_rng(0).poisson(2, (50, 30))
+    with_many = ad.concat([cells, ad.AnnData(sp.csr_matrix(unknown), obs=cells.obs)], axis=1, merge="same")
+    with_many.var_names = [*cells.var_names, *(f"UNKNOWN{number}" for number in range(30))]
+    with_one = with_many[:, :121].copy()
+    with_one.X = sp.csr_matrix(np.hstack([cells.X.toarray(), unknown.sum(1, keepdims=True)]))
+    without, one, many = (scfm.embed(trained.model, data) for data in (cells, with_one, with_many))
+    np.testing.assert_allclose(one, many, atol=1e-5)
+    assert np.abs(without - many).max() > 0.01

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 import scfm_lib as scfm
@@ -17,7 +18,7 @@ from scfm_lib.dataset import HalfCells
 from scfm_lib.errors import DivergedError
 from scfm_lib.model import prediction_loss
 from scfm_lib.runtime.logger import read_metrics
-from scfm_lib.start import new_model
+from scfm_lib.start import new_model, pca_start
 from scfm_lib.train import BAG_RATE, learning_rate, new_optimizer, new_state, training_step, validation_loss
 
 CPU = torch.device("cpu")
@@ -324,3 +325,39 @@ def test_patience_is_remembered_over_a_resume(tiny, cells, tmp_path) -> None:
     rest = scfm.train(resume=tmp_path / "parts", verbose=False)
     assert rest.step == whole.step
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), rest.model.parameters(), strict=True))
+
+
+def test_held_out_cells_touch_neither_genes_nor_start_nor_weights(cells, tiny, tmp_path) -> None:
+    others = cells.copy()
+    out = held_out(cells.obs_names, tiny.data.validation_fraction, tiny.data.split_seed)
+    counts = cells.X.toarray()
+    counts[out] = np.random.default_rng(0).poisson(3, (out.sum(), cells.n_vars))[:, ::-1]  # of the same names
+    others.X = sp.csr_matrix(counts)
+    states = []
+    for number, data in enumerate((cells, others)):
+        run = scfm.train(tiny, data, run_dir=tmp_path / f"run {number}", verbose=False)
+        assert scfm.open_store(run.dir / "store").held_out.sum() == out.sum() > 40
+        states.append(torch.load(run.checkpoint, weights_only=True))
+        states[-1]["losses"] = [row["validation_loss"] for row in run.history if "validation_loss" in row]
+    assert states[0]["symbols"] == states[1]["symbols"]
+    for part in ("start", "model"):
+        for name, tensor in states[0][part].items():
+            torch.testing.assert_close(tensor, states[1][part][name], rtol=0, atol=0)
+    assert states[0]["losses"] != states[1]["losses"]  # they are looked at, and only there
+
+
+def test_gradients_are_clipped_before_the_optimizer_sees_them(tiny, cells, tmp_path) -> None:
+    store = scfm.prepare(cells, tiny, tmp_path / "store")
+    tiny.training.max_grad_norm = 0.01
+    tiny.model.n_genes = store.n_tokens
+    start = pca_start(store, np.flatnonzero(~store.held_out), tiny.model.gene_embedding_dim, 0)
+    state, seen = new_state(new_model(tiny.model, 0, start), tiny.training, CPU), []
+
+    def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        gradients = [weight.grad.norm() for group in optimizer.param_groups for weight in group["params"]]
+        seen.append(float(torch.stack(gradients).norm()))
+
+    state.optimizer.register_step_pre_hook(look)
+    _, before = training_step(state, [HalfCells(store, None, 32, 0)[0]], 1e-3)
+    assert before > 0.1
+    assert seen == [pytest.approx(0.01, rel=1e-3)]

@@ -148,7 +148,9 @@ def best_fit(
             while size >= 1:
                 changes = {"training.batch_size": size, "training.gradient_accumulation_steps": effective // size}
                 changes["training.gradient_checkpointing"] = checkpointing
-                found = cost_if(target, config, work, changes)
+                found = cost_if(target, config, work, changes, exact=False)
+                if found.memory_bytes["total"] < 1.2 * budget:  # else it is far from fitting, and a trace takes seconds
+                    found = cost_if(target, config, work, changes)
                 bytes_, seconds = found.memory_bytes["total"], found.seconds[1]
                 smallest = min(smallest or (bytes_, seconds), (bytes_, seconds))
                 if bytes_ <= budget:

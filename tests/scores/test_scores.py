@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.metrics import f1_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from scfm_lib.scores import probes
 from scfm_lib.scores.clusters import neighbour_graph
 from scfm_lib.scores.embedding import held_out_scores, scores
 from scfm_lib.scores.mixing import lisi
+from scfm_lib.scores.probes import out_of_fold, taught
 from scfm_lib.scores.protocol import PROTOCOL
 from scfm_lib.scores.ranges import bootstrap
 
@@ -114,3 +116,14 @@ def test_the_protocol_is_told_without_docstrings_too() -> None:
     code = "from scfm_lib.scores.protocol import PROTOCOL; print(PROTOCOL)"
     told = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.strip() == PROTOCOL != ""
+
+
+def test_probes_never_learn_the_labels_that_they_are_judged_on() -> None:
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(400, 5)), rng.integers(0, 2, 400)  # nothing to learn, but by heart
+    judge = rng.random(400) < 0.5
+    nearest = KNeighborsClassifier(1)
+    guess = taught(nearest, vectors, labels, ~judge, judge)
+    assert (guess[judge] == labels[judge]).mean() < 0.65
+    assert (guess[~judge] == -1).all()
+    assert (out_of_fold(nearest, vectors, labels) == labels).mean() < 0.65
