@@ -15,10 +15,12 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from rows import Rows
 
 import scfm_lib as scfm
@@ -47,16 +49,16 @@ def of_this_process(key: str) -> int:
 
 
 def train(store: str, run_dir: str, preset: str, changes: str, steps: str) -> dict[str, object]:
-    """Resident bytes after some steps, and the peak after a thousand."""
+    """Resident bytes, open files and milliseconds of the last 50 steps after some steps; the peak after a thousand."""
     module = importlib.import_module("scfm_lib.train")  # the package's own `train` is the function
-    step, seen, taken = module.training_step, {}, 0
+    step, seen, files, ended = module.training_step, {}, {}, []
 
     def counted(*args: object) -> object:
-        nonlocal taken
         made = step(*args)
-        taken += 1
+        ended.append(time.perf_counter())
+        taken = len(ended)
         if taken in LOOKED_AT:
-            seen[taken] = of_this_process("RssAnon")
+            seen[taken], files[taken] = of_this_process("RssAnon"), len(list(Path("/proc/self/fd").iterdir()))
         if taken == 1000:
             seen["peak"] = of_this_process("VmHWM")
         return made
@@ -64,7 +66,10 @@ def train(store: str, run_dir: str, preset: str, changes: str, steps: str) -> di
     module.training_step = counted
     config = scfm.load_config(preset, json.loads(changes) | {"training.num_epochs": EPOCHS})
     scfm.train(config, store, run_dir=run_dir, max_steps=int(steps), verbose=False)
-    return {"peak": seen.pop("peak", of_this_process("VmHWM")), "resident": seen}
+    spans = {at: np.diff(ended[max(0, at - 51) : at]) for at in seen if at != "peak"}
+    steps = {at: round(1000 * float(np.median(span)), 1) for at, span in spans.items()}
+    found = {"peak": seen.pop("peak", of_this_process("VmHWM")), "resident": seen}
+    return found | {"open_files": files, "step_milliseconds": steps}
 
 
 def estimate(data: str, preset: str, changes: str) -> dict[str, object]:

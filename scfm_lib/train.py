@@ -299,7 +299,7 @@ def _train(
         except DivergedError as error:
             batch = dataset[error.step - 1] if distributed.is_first else None
             lr = learning_rate(error.step - 1, logger.total_steps, settings)
-            raise with_batch(error, batch, lr, begun.path, checkpoints.newest) from None
+            raise with_batch(error, batch, lr, begun, checkpoints.newest) from None
         finished = logger.end(state.step, checkpoints.newest, state.waits_no_more)
     if state.best:
         model.load_state_dict(state.best["model"])

@@ -15,6 +15,8 @@ from ..errors import InputError
 from ..hardware.threads import torch_threads_kept
 
 BARCODE = re.compile(r"^[ACGT]{12,}(-\d+)?$")
+LEAST_CELLS = 20  # of a data set that has a say beside larger ones
+LEAST_VARYING = 20  # genes that must differ between the cells of a data set: of none, loess crashes
 SPANS = (0.3, 0.5, 0.8)  # of the loess fit of variance on mean; scanpy's own first, wider ones for few cells
 ENSEMBL_COLUMNS = ("ensembl_id", "gene_ids", "gene_id", "feature_id", "ensembl", "ensemblid")
 SYMBOL_COLUMNS = ("gene_symbol", "gene_symbols", "symbol", "feature_name", "gene_name", "gene_names")
@@ -105,13 +107,17 @@ def variable_genes(
     candidates = np.flatnonzero(seen >= max(1, min_cells))
     if len(candidates) <= n_top_genes:
         return candidates, len(candidates)
-    names = pd.RangeIndex(counts.shape[0]).astype(str)
-    obs = pd.DataFrame({} if batches is None else {"batch": pd.Categorical(batches)}, index=names)
-    sample = ad.AnnData(counts[:, candidates], obs=obs)
+    chosen = counts[:, candidates]
+    batches = np.zeros(counts.shape[0], dtype=np.int64) if batches is None else batches
+    tell = [number for number in np.unique(batches) if _varying(chosen[batches == number]) >= LEAST_VARYING]
+    tell = [number for number in tell if (batches == number).sum() >= LEAST_CELLS] or tell
+    here = np.isin(batches, tell)
+    names = pd.RangeIndex(int(here.sum())).astype(str)
+    sample = ad.AnnData(chosen[here], obs=pd.DataFrame({"batch": pd.Categorical(batches[here])}, index=names))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        batch_key = None if batches is None else "batch"
-        for span in SPANS:
+        batch_key = "batch" if len(tell) > 1 else None
+        for span in SPANS if tell else ():
             with contextlib.suppress(ValueError):  # of loess, where too few genes lie in a stretch of this share
                 rules = {"flavor": "seurat_v3", "n_top_genes": n_top_genes, "batch_key": batch_key, "span": span}
                 sc.pp.highly_variable_genes(sample, **rules)
@@ -122,6 +128,11 @@ def variable_genes(
                 "more cells, or let all genes be tokens (model.n_genes)"
             )
     return candidates[np.flatnonzero(sample.var["highly_variable"])], len(candidates)
+
+
+def _varying(counts: sp.csr_matrix) -> int:
+    """How many genes of (cells, genes) differ between cells."""
+    return int((counts.max(axis=0) != counts.min(axis=0)).nnz)
 
 
 def find_genes(wanted: list[str], symbols: np.ndarray, ensembl: np.ndarray) -> np.ndarray:

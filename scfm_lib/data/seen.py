@@ -84,7 +84,7 @@ def seen_cells(stores: Sequence[str | Path], adata: ad.AnnData) -> Seen:
     """
     cells, counts = open_cells(adata, "counts"), adata.layers["counts"]
     names, opened = name_hashes(adata.obs_names), [open_store(path) for path in stores]
-    by_counts, by_names, learned = np.zeros(len(names), bool), np.zeros(len(names), bool), 0
+    by_counts, learned = np.zeros(len(names), bool), []
     for store in opened:
         columns = match_genes(store.symbols, store.ensembl, cells)
         known = columns >= 0
@@ -94,9 +94,9 @@ def seen_cells(stores: Sequence[str | Path], adata: ad.AnnData) -> Seen:
         ours, expressed = _sums(counts.indptr, counts.indices, counts.data, of_column)
         rows = np.flatnonzero(~store.held_out)
         by_counts |= np.isin(ours, _sums_of(store, rows, factors)) & (expressed >= LEAST_GENES)
-        by_names |= np.isin(names, store.names[rows])
-        learned += len(rows)
-    return Seen(by_counts, by_names, learned)
+        learned.append(store.names[rows])
+    every = np.unique(np.concatenate(learned))  # a run may go on with the cells of the model it began from
+    return Seen(by_counts, np.isin(names, every), len(every))
 
 
 def _sums_of(store: Store, rows: np.ndarray, factors: np.ndarray) -> np.ndarray:

@@ -218,17 +218,17 @@ def _prepared(data: Any, config: Config, run_dir: Path) -> Store:
     return prepare(sources, config, run_dir / "store")
 
 
-def with_batch(error: DivergedError, batch: Any, lr: float, run_dir: Path, newest: Path) -> DivergedError:
+def with_batch(error: DivergedError, batch: Any, lr: float, run: RunDir, newest: Path) -> DivergedError:
     """The error with what to try, after the batch that the step went wrong on was written to `diverged.pt`.
 
     Args:
         error: says what is not finite, and at which step.
         batch: of that step; None in a process that does not write.
         lr: the learning rate of that step.
-        run_dir: gets the file; that its disk refuses is said too.
+        run: its folder gets the file; that its disk refuses is said too.
         newest: the last good checkpoint.
     """
-    file, where = run_dir / "diverged.pt", ""
+    file, where = run.path / "diverged.pt", ""
     try:
         if batch is not None:
             tensors = {name: torch.as_tensor(values) for name, values in vars(batch).items()}
@@ -237,7 +237,7 @@ def with_batch(error: DivergedError, batch: Any, lr: float, run_dir: Path, newes
             where = f", its batch is in {file}"
     except OSError as refused:
         where = f", its batch could not be written ({refused.strerror})"
-    lower = f"--init {newest} --set training.learning_rate={lr / 4:.1g}"
+    lower = f"--init {newest} --set training.learning_rate={run.config.training.learning_rate / 4:.1g}"
     return DivergedError(
         f"{error}: the learning rate was {lr:.2g}{where}; from the last good checkpoint try {lower}", error.step
     )

@@ -104,6 +104,10 @@ def test_what_a_model_began_from_was_seen_too(trained, tiny, tmp_path, judged) -
     adapted = scfm.train(tiny, other, init=trained.dir, run_dir=tmp_path / "adapted", max_steps=1, verbose=False)
     _, unseen, _, _ = split_cells(trained_on(adapted.dir), counted(judged), tiny.data)
     np.testing.assert_array_equal(unseen, ~learned(trained.dir, judged))
+    twice = scfm.train(tiny, judged, init=trained.dir, run_dir=tmp_path / "twice", max_steps=1, verbose=False)
+    _, unseen_twice, seen, told = split_cells(trained_on(twice.dir), judged, tiny.data)
+    np.testing.assert_array_equal(unseen_twice, unseen)
+    assert told.startswith(f"The model learned from {seen} of these 600 cells. ")  # and from no others
     again = scfm.train(resume=adapted.dir, max_steps=2, verbose=False)
     np.testing.assert_array_equal(split_cells(trained_on(again.dir), judged, tiny.data)[1], unseen)
     shared = save_pretrained(trained, tmp_path / "shared")

@@ -278,3 +278,22 @@ def test_only_a_store_larger_than_the_memory_is_read_at_random(cells, tiny, tmp_
     monkeypatch.setattr("scfm_lib.data.store.memory", lambda: {"available": available})
     scfm.prepare([cells], tiny, tmp_path / "store")
     assert advice == 2 * told * ["MADV_RANDOM"]
+
+
+@pytest.mark.parametrize("few", [1, 2, 5])
+def test_a_tiny_second_data_set_has_no_say_in_which_genes_vary(cells, tiny, tmp_path, few) -> None:
+    """Of one cell no gene varies, and scanpy's loess ends the process."""
+    second = scfm.simulate(few, 120, n_types=1, depth=300, seed=2)
+    second.obs_names = [f"second {number}" for number in range(few)]
+    alone = scfm.prepare(cells, tiny, tmp_path / "alone")
+    both = scfm.prepare([cells, second], tiny, tmp_path / "both")
+    assert len(both) == len(alone) + few
+    assert both.n_tokens == alone.n_tokens
+    assert len(set(both.symbols[:60]) & set(alone.symbols[:60])) > 50
+
+
+def test_cells_that_do_not_differ_are_refused(cells, tiny, tmp_path) -> None:
+    same = cells[np.zeros(300, int)].copy()
+    same.obs_names_make_unique()
+    with pytest.raises(scfm.InputError, match="too few to tell which genes vary"):
+        scfm.prepare(same, tiny, tmp_path / "store")
