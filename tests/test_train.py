@@ -288,7 +288,10 @@ def test_weights_and_biases_offline(tiny, cells, tmp_path, monkeypatch) -> None:
     written = list((run.dir / "wandb").glob("offline-run-*/*.wandb"))
     assert len(written) == 2
     names = (b"grad_norm", b"learning_rate", b"cells_per_second")  # one may be cut in two by the file's blocks
-    assert all(any(name in file.read_bytes() for name in names) for file in written)
+    end = time.monotonic() + 30  # its own process writes, and goes on after it said it had finished
+    while not all(any(name in file.read_bytes() for name in names) for file in written):
+        assert time.monotonic() < end, {file: file.stat().st_size for file in written}
+        time.sleep(0.1)
     assert len({file.name for file in written}) == 1  # the same run, as its id says
 
 
