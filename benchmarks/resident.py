@@ -115,10 +115,7 @@ def main() -> None:
             rows.add(key | one_run(name, preset, steps, changes) | {"versions": versions()})
         (row,) = rows.of(**key)
         first, *_, last = row["resident"].values()
-        with prepared(name, preset) as (_, store):
-            found = apart("estimate", store, preset, json.dumps(changes))
-        said = {command: found[f"{command}_bytes"] for command in ("embed", "evaluate")}
-        said["train"] = found["ram_bytes"]["total"]
+        said = estimated(name, preset, changes)
         wrong = {command: said[command] / peak - 1 for command, peak in row["peaks"].items()}
         errors += map(abs, wrong.values())
         print(json.dumps(key), flush=True)
@@ -138,6 +135,13 @@ def prepared(name: str, preset: str) -> Iterator[tuple[Path, Path]]:
         adata.write_h5ad(file)
         scfm.prepare(file, scfm.load_config(preset), store)
         yield file, store
+
+
+def estimated(name: str, preset: str, changes: dict[str, object]) -> dict[str, int]:
+    """What `scfm estimate` says of each command's peak."""
+    with prepared(name, preset) as (_, store):
+        found = apart("estimate", store, preset, json.dumps(changes))
+    return {"train": found["ram_bytes"]["total"], "embed": found["embed_bytes"], "evaluate": found["evaluate_bytes"]}
 
 
 def one_run(name: str, preset: str, steps: int, changes: dict[str, object]) -> dict[str, object]:
