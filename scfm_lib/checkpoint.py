@@ -197,8 +197,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def trained_on(path: str | Path | None) -> list[str]:
+def trained_on(path: str | Path | None, state: dict[str, Any] | None = None) -> list[str]:
     """The stores of a checkpoint's cells, first those of the models it began from; of a shared model its folder.
+
+    `state` is what the checkpoint holds, if it was read already.
 
     Raises:
         InputError: as `load_checkpoint`.
@@ -206,7 +208,7 @@ def trained_on(path: str | Path | None) -> list[str]:
     if path is None or is_model_dir(path):
         return [] if path is None else [str(Path(path).resolve())]
     file = find_checkpoint(path)
-    state = load_checkpoint(file)
+    state = state or load_checkpoint(file)
     return [*state["began_from"], str(file.resolve().parent.parent / state["store"])]
 
 

@@ -68,7 +68,7 @@ def evaluate(
     started, saved = time.monotonic(), load_checkpoint(checkpoint)
     config, adata = checkpoint_config(saved), read_adata(find_data(data), layer)
     cells = labelled(adata.obs, label_key, batch_key, split_key, say)
-    fit, unseen, seen, learned_from = split_cells(trained_on(checkpoint), adata, config.data)
+    fit, unseen, seen, learned_from = split_cells(trained_on(checkpoint, saved), adata, config.data)
     check_fit(fit)
     say(learned_from)
 

@@ -66,11 +66,11 @@ def test_a_config_cannot_run_code(tmp_path, scfm_command) -> None:
     assert (code, (tmp_path / "x").exists()) == (2, False)
 
 
-@pytest.mark.parametrize("name", ["../escaped", "/tmp/scfm-escaped", "a/../../escaped"])
+@pytest.mark.parametrize("name", ["../escaped", "{}/absolute-escaped", "a/../../escaped"])
 def test_a_member_of_an_archive_stays_inside(tmp_path, monkeypatch, name) -> None:
     archive = tmp_path / "hostile.tar.gz"
     with tarfile.open(archive, "w:gz") as made:
-        entry = tarfile.TarInfo(name)
+        entry = tarfile.TarInfo(name.format(tmp_path))
         entry.size = 4
         made.addfile(entry, io.BytesIO(b"evil"))
     monkeypatch.setenv("SCFM_DATA_DIR", str(tmp_path / "data"))
@@ -78,7 +78,6 @@ def test_a_member_of_an_archive_stays_inside(tmp_path, monkeypatch, name) -> Non
     with pytest.raises(scfm.InputError, match=r"hostile\.tar\.gz is damaged .*; remove it"):
         scfm.find_data("zheng_pbmc_facs")
     assert not list(tmp_path.rglob("*escaped"))
-    assert not Path("/tmp/scfm-escaped").exists()
     assert not list((tmp_path / "data").glob("*"))
 
 

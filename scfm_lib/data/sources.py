@@ -4,10 +4,12 @@
 URL is given, into `SCFM_DATA_DIR` or the project's `data/`, and held to a checksum from then on.
 """
 
+import gzip
 import json
 import sys
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 import anndata as ad
@@ -111,7 +113,7 @@ def _make_zheng() -> ad.AnnData:
                 with tarfile.open(file) as archive:
                     archive.extractall(folder, filter="data")
                 matrix = next(Path(folder).rglob("matrix.mtx*")).parent
-            except (tarfile.TarError, EOFError, OSError, StopIteration) as error:
+            except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, StopIteration) as error:
                 raise InputError(f"{file} is damaged ({error}); remove it, so that it is downloaded again") from None
             part = sc.read_10x_mtx(matrix, var_names="gene_ids", make_unique=False)
         rows = np.random.default_rng(0).permutation(part.n_obs)[:ZHENG_CELLS_EACH]
