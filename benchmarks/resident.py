@@ -2,10 +2,11 @@
 
     SCFM_DATA_DIR=... python benchmarks/resident.py [--out FILE]
 
-Each run is a process of its own, as `scfm train` would be, on a prepared store: `resident` is what the process itself
-holds (RssAnon: without the pages of the store and of libraries, which the system may drop) after some steps, `peak` the
-most that was resident of everything in a thousand steps (VmHWM), beside what `scfm estimate` says. `embed` and
-`evaluate` follow on the same cells. All bytes. Rows that are in FILE are not measured again, but estimated anew.
+Each run is a process of its own, as `scfm train` would be, on a prepared store. After some steps: `resident` is what
+the process itself holds (RssAnon: without the pages of the store and of libraries, which the system may drop), `rss`
+all that is resident, `open_files` how many, `step_milliseconds` the median of the last 50 steps. `peak` is the most
+that was ever resident in a thousand steps (VmHWM), beside what `scfm estimate` says. `embed` and `evaluate` follow on
+the same cells. All bytes. Rows that are in FILE are not measured again, but estimated anew.
 """
 
 import argparse
@@ -49,27 +50,29 @@ def of_this_process(key: str) -> int:
 
 
 def train(store: str, run_dir: str, preset: str, changes: str, steps: str) -> dict[str, object]:
-    """Resident bytes, open files and milliseconds of the last 50 steps after some steps; the peak after a thousand."""
+    """Memory, open files and a step's time after some steps; the peak after a thousand."""
     module = importlib.import_module("scfm_lib.train")  # the package's own `train` is the function
-    step, seen, files, ended = module.training_step, {}, {}, []
+    step, ended = module.training_step, []
+    found: dict[str, dict[int, float]] = {"resident": {}, "rss": {}, "open_files": {}, "step_milliseconds": {}}
+    peak = 0
 
     def counted(*args: object) -> object:
+        nonlocal peak
         made = step(*args)
         ended.append(time.perf_counter())
         taken = len(ended)
         if taken in LOOKED_AT:
-            seen[taken], files[taken] = of_this_process("RssAnon"), len(list(Path("/proc/self/fd").iterdir()))
+            found["resident"][taken], found["rss"][taken] = of_this_process("RssAnon"), of_this_process("VmRSS")
+            found["open_files"][taken] = len(list(Path("/proc/self/fd").iterdir()))
+            found["step_milliseconds"][taken] = round(1000 * float(np.median(np.diff(ended[-51:]))), 1)
         if taken == 1000:
-            seen["peak"] = of_this_process("VmHWM")
+            peak = of_this_process("VmHWM")
         return made
 
     module.training_step = counted
     config = scfm.load_config(preset, json.loads(changes) | {"training.num_epochs": EPOCHS})
     scfm.train(config, store, run_dir=run_dir, max_steps=int(steps), verbose=False)
-    spans = {at: np.diff(ended[max(0, at - 51) : at]) for at in seen if at != "peak"}
-    steps = {at: round(1000 * float(np.median(span)), 1) for at, span in spans.items()}
-    found = {"peak": seen.pop("peak", of_this_process("VmHWM")), "resident": seen}
-    return found | {"open_files": files, "step_milliseconds": steps}
+    return found | {"peak": peak or of_this_process("VmHWM")}
 
 
 def estimate(data: str, preset: str, changes: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ likes to give. Cells held out of training touch neither which genes are known no
 
 import json
 import mmap
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ MOST_GENES = 2**16 - 1  # a gene's number takes two bytes
 ARRAYS = {"indptr": "<i8", "genes": "<u2", "counts": "<u4"}
 ARRAYS |= {"tokens": "<u2", "molecules": "<u4", "library_size": "<f4"}
 ARRAYS |= {"held_out": "|b1", "dataset": "<u2", "batch": "<u2", "names": "<u8"}
+LOOKED_THROUGH = 10**9  # bytes of an array that opening reads whole, to compare its checksum: about a second
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A process that is sent a store opens it itself: gigabytes need not be copied."""
-        return open_store, (self.dir,)
+        return open_store, (self.dir, False)
 
     def rows(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Genes (nonzeros,), counts (nonzeros,) and how many of them each cell has (cells,), in the order asked."""
@@ -101,8 +103,12 @@ def ragged(indptr: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return index, lengths
 
 
-def open_store(path: str | Path) -> Store:
-    """Opens a prepared store.
+def open_store(path: str | Path, check: bool = True) -> Store:
+    """Opens a prepared store, and compares arrays of up to a GB with the CRC-32 that was written beside them.
+
+    Args:
+        path: its folder.
+        check: False where the arrays were compared a moment ago.
 
     Raises:
         InputError: not a store, or damaged.
@@ -110,17 +116,18 @@ def open_store(path: str | Path) -> Store:
     path = Path(path)
     try:
         meta = json.loads((path / "store.json").read_text(encoding="utf-8"))
+        if older := {"n_tokens", "checksums"} - meta.keys() | ARRAYS.keys() - meta["lengths"].keys():
+            missing = ", ".join(sorted(older))
+            raise InputError(f"store {path} is of an older format, without {missing}; prepare it again")
         arrays = {}
         for name, dtype in ARRAYS.items():
-            file = path / f"{name}.bin"
-            if name not in meta["lengths"]:
-                raise InputError(f"store {path} is of an older format, without {name}; prepare it again")
-            length = meta["lengths"][name]
-            if file.stat().st_size != length * np.dtype(dtype).itemsize:
+            file, length = path / f"{name}.bin", meta["lengths"][name]
+            size = file.stat().st_size
+            if size != length * np.dtype(dtype).itemsize:
                 raise InputError(f"store {path} is damaged: {file.name} has the wrong size; prepare it again")
+            if check and size <= LOOKED_THROUGH and _checksum(file) != meta["checksums"][name]:
+                raise InputError(f"store {path} is damaged: {file.name} is not what was written; prepare it again")
             arrays[name] = np.memmap(file, dtype=dtype, mode="r", shape=(length,)) if length else np.empty(0, dtype)
-        if "n_tokens" not in meta:
-            raise InputError(f"store {path} is of an older format, without all genes; prepare it again")
     except (OSError, KeyError, json.JSONDecodeError):
         raise InputError(f"{path} is not a store made by `scfm prepare`; prepare one from your .h5ad") from None
     counts = arrays["genes"], arrays["counts"]
@@ -130,6 +137,15 @@ def open_store(path: str | Path) -> Store:
     symbols, ensembl = (np.array(meta[key], dtype=object) for key in ("symbols", "ensembl"))
     data_config = DataConfig.model_validate(meta["config"]["data"])
     return Store(path, symbols, ensembl, meta["n_tokens"], meta["batches"], meta["report"], data_config, **arrays)
+
+
+def _checksum(file: Path) -> int:
+    """CRC-32, read by blocks: pages read through a map would count as this process's memory."""
+    value = 0
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            value = zlib.crc32(block, value)
+    return value
 
 
 def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], config: Config, out: str | Path) -> Store:
@@ -315,12 +331,14 @@ def _write(
     report: list[str],
 ) -> None:
     """Streams the arrays to plain files: writing through a memory map would crash, not fail, on a full disk."""
-    lengths = dict.fromkeys(ARRAYS, 0)
+    lengths, checksums = dict.fromkeys(ARRAYS, 0), dict.fromkeys(ARRAYS, 0)
     files = {name: (folder / f"{name}.bin").open("wb") for name in ARRAYS}
 
     def append(name: str, values: np.ndarray) -> None:
-        files[name].write(np.ascontiguousarray(values, dtype=ARRAYS[name]).tobytes())
+        data = np.ascontiguousarray(values, dtype=ARRAYS[name]).tobytes()
+        files[name].write(data)
         lengths[name] += len(values)
+        checksums[name] = zlib.crc32(data, checksums[name])
 
     try:
         append("indptr", np.zeros(1))
@@ -354,5 +372,5 @@ def _write(
     report.append(f"store: {lengths['library_size']:,} cells x {len(meta['symbols']):,} genes, {total:,} expressed")
     if lengths["library_size"] < 2:
         raise InputError("fewer than two cells are left to learn from; check the species and the filters")
-    text = json.dumps(meta | {"lengths": lengths, "report": report}, indent=1)
+    text = json.dumps(meta | {"lengths": lengths, "checksums": checksums, "report": report}, indent=1)
     (folder / "store.json").write_text(text, encoding="utf-8")

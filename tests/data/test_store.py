@@ -72,7 +72,7 @@ def test_a_store_of_an_older_format_is_refused(cells, tiny, tmp_path) -> None:
     meta = json.loads((store.dir / "store.json").read_text())
     del meta["n_tokens"]
     (store.dir / "store.json").write_text(json.dumps(meta))
-    with pytest.raises(scfm.InputError, match="of an older format, without all genes; prepare it again"):
+    with pytest.raises(scfm.InputError, match="of an older format, without n_tokens; prepare it again"):
         scfm.open_store(store.dir)
 
 
@@ -153,6 +153,21 @@ def test_an_existing_or_damaged_store_is_left_alone(cells, tiny, tmp_path) -> No
         scfm.open_store(store.dir)
     with pytest.raises(scfm.InputError, match="not a store made by"):
         scfm.open_store(tmp_path)
+
+
+def test_no_flipped_bit_of_a_store_is_overlooked(cells, tiny, tmp_path) -> None:
+    store = scfm.prepare([cells], tiny, tmp_path / "store")
+    rng = np.random.default_rng(0)
+    files = sorted(store.dir.glob("*.bin"))
+    assert len(files) == 10
+    for file in files:
+        whole = file.read_bytes()
+        place = int(rng.integers(len(whole)))
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << int(rng.integers(8))]) + whole[place + 1 :])
+        with pytest.raises(scfm.InputError, match=f"{file.name} is not what was written; prepare it again"):
+            scfm.open_store(store.dir)
+        file.write_bytes(whole)
+    assert len(scfm.open_store(store.dir)) == len(store)
 
 
 def test_real_cells(zheng, tmp_path) -> None:
