@@ -8,7 +8,7 @@ NBVAL := rm -rf .nbval && SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/python -m pytest
     --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:cacheprovider
 RECIPE := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lab notebooks checkpoint picture bench lint audit clean
+.PHONY: demo test test-slow lab notebooks book checkpoint picture bench lint audit clean
 
 demo: .venv/demo
 	$(BIN)/scfm demo
@@ -30,6 +30,11 @@ lab: .venv/lab
 notebooks: .venv/test
 	rm -rf .nbval
 	SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/python notebooks/build.py
+
+# The lessons with their stored outputs as a site: build/book/index.html. A warning, such as of a dead link, is an error.
+book: .venv/book
+	$(BIN)/sphinx-build -q -W --keep-going -c notebooks/book . build/book
+	@echo "build/book/index.html"
 
 # The small trained model that lies in data/.
 checkpoint: .venv/benchmark
@@ -69,6 +74,6 @@ clean:
 	$(INSTALL) --editable .
 	touch $@
 
-.venv/test .venv/lab .venv/benchmark: .venv/%: .venv/demo
+.venv/test .venv/lab .venv/book .venv/benchmark: .venv/%: .venv/demo
 	$(INSTALL) --editable ".[$*]"
 	touch $@

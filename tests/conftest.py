@@ -1,6 +1,10 @@
 import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import pytest
@@ -8,6 +12,8 @@ import pytest
 import scfm_lib as scfm
 from scfm_lib.cli import main
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SHOTS = Path(__file__).resolve().parents[1] / ".screenshots"
 TINY = {
     "model.n_genes": 60,
     "model.gene_embedding_dim": 8,
@@ -82,3 +88,31 @@ def scfm_command(capsys, monkeypatch):
         return ended.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    """A browser that is here, or Debian's, installed now if this is root's machine; else the tests are skipped."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None and shutil.which("apt-get") and os.geteuid() == 0:
+        quiet = {"capture_output": True, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
+        subprocess.run(["apt-get", "update", "-qq"], **quiet)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], **quiet)
+        found = shutil.which("chromium")
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)}, and Debian's could not be installed")
+    return found
+
+
+@pytest.fixture
+def page(browser_path: str) -> Iterator[Any]:
+    """A page in it, of playwright."""
+    from playwright.sync_api import sync_playwright  # here, so that only tests that want a browser need it
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(120_000)  # milliseconds
+        yield page
+        page.screenshot(path=SHOTS / "last.png")  # what a failing test saw
+        browser.close()
