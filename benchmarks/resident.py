@@ -2,11 +2,12 @@
 
     SCFM_DATA_DIR=... python benchmarks/resident.py [--out FILE]
 
-Each run is a process of its own, as `scfm train` would be, on a prepared store. After some steps: `resident` is what
-the process itself holds (RssAnon: without the pages of the store and of libraries, which the system may drop), `rss`
-all that is resident, `open_files` how many, `step_milliseconds` the median of the last 50 steps. `peak` is the most
-that was ever resident in a thousand steps (VmHWM), beside what `scfm estimate` says. `embed` and `evaluate` follow on
-the same cells. All bytes. Rows that are in FILE are not measured again, but estimated anew.
+Each run is a process of its own, as `scfm train` would be, on a prepared store. After some steps, as medians of the
+last 50 (batches differ in length): `resident` is what the process itself holds (RssAnon: without the pages of the
+store and of libraries, which the system may drop), `rss` all that is resident, `step_milliseconds` a step;
+`open_files` is how many. `peak` is the most that was ever resident in a thousand steps (VmHWM), beside what `scfm
+estimate` says. `embed` and `evaluate` follow on the same cells. All bytes. Rows that are in FILE are not measured
+again, but estimated anew.
 """
 
 import argparse
@@ -50,21 +51,23 @@ def of_this_process(key: str) -> int:
 
 
 def train(store: str, run_dir: str, preset: str, changes: str, steps: str) -> dict[str, object]:
-    """Memory, open files and a step's time after some steps; the peak after a thousand."""
+    """Medians of memory and of a step's time over 50 steps, and open files, after some steps; the peak after 1,000."""
     module = importlib.import_module("scfm_lib.train")  # the package's own `train` is the function
-    step, ended = module.training_step, []
-    found: dict[str, dict[int, float]] = {"resident": {}, "rss": {}, "open_files": {}, "step_milliseconds": {}}
-    peak = 0
+    step, seen, peak = module.training_step, [], 0
+    keys = ("resident", "rss", "step_milliseconds")
+    found: dict[str, dict[int, float]] = {key: {} for key in (*keys, "open_files")}
 
     def counted(*args: object) -> object:
         nonlocal peak
+        started = time.perf_counter()
         made = step(*args)
-        ended.append(time.perf_counter())
-        taken = len(ended)
+        took = 1000 * (time.perf_counter() - started)
+        seen.append((of_this_process("RssAnon"), of_this_process("VmRSS"), took))
+        taken = len(seen)
         if taken in LOOKED_AT:
-            found["resident"][taken], found["rss"][taken] = of_this_process("RssAnon"), of_this_process("VmRSS")
+            for key, value in zip(keys, np.median(seen[-50:], axis=0), strict=True):
+                found[key][taken] = round(float(value), 1)
             found["open_files"][taken] = len(list(Path("/proc/self/fd").iterdir()))
-            found["step_milliseconds"][taken] = round(1000 * float(np.median(np.diff(ended[-51:]))), 1)
         if taken == 1000:
             peak = of_this_process("VmHWM")
         return made
