@@ -1,7 +1,8 @@
 """Builds the notebooks: python notebooks/build.py [NAME ...], with names such as 04_training or solutions/04_training.
 
 A lesson is its py:percent twin in src/, run; its solutions are the twin's exercises with the code from exercises/, run
-too. Then the README's table is written: minutes from each twin's header cell, addresses from pyproject.toml.
+too. Each opens with the badges that lead to it in Colab and Kaggle. Then the README's table is written: minutes from
+each twin's header cell. Addresses follow from pyproject.toml.
 """
 
 import re
@@ -30,8 +31,15 @@ START, END = "<!-- notebooks: written by notebooks/build.py -->", "<!-- /noteboo
 
 
 def not_run(name: str) -> NotebookNode:
-    """A notebook of `NAMES` without outputs."""
-    return solutions(name.removeprefix("solutions/")) if name.startswith("solutions/") else jupytext.read(TWINS[name])
+    """A notebook of `NAMES` without outputs, its badges below the title."""
+    notebook = (
+        solutions(name.removeprefix("solutions/")) if name.startswith("solutions/") else jupytext.read(TWINS[name])
+    )
+    colab, kaggle = addresses(name)
+    badges = f"[![Open in Colab]({COLAB_BADGE})]({colab}) [![Open in Kaggle]({KAGGLE_BADGE})]({kaggle})"
+    title, rest = notebook.cells[0].source.split("\n", 1)
+    notebook.cells[0].source = f"{title}\n\n{badges}\n{rest}"
+    return notebook
 
 
 def solutions(lesson: str) -> NotebookNode:
@@ -77,6 +85,15 @@ def repository() -> str:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 
 
+def addresses(name: str) -> tuple[str, str]:
+    """Where a notebook of `NAMES` opens in Colab, and where in Kaggle."""
+    file = f"{urlparse(repository()).path.strip('/')}/blob/main/notebooks/{name}.ipynb"
+    return (
+        f"https://colab.research.google.com/github/{file}",
+        f"https://kaggle.com/kernels/welcome?src=https://github.com/{file}",
+    )
+
+
 def header(twin: NotebookNode) -> tuple[str, dict[str, str]]:
     """A lesson's title and the rows of the table in its first cell."""
     text = twin.cells[0].source
@@ -84,9 +101,16 @@ def header(twin: NotebookNode) -> tuple[str, dict[str, str]]:
     return title, dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", text, re.M))
 
 
+def minutes_for_a_person(twin: NotebookNode) -> int:
+    """Prose and code at 200 words a minute, and the minutes that the exercises say, to the next five."""
+    words = sum(len(cell.source.split()) for cell in twin.cells)
+    prose = "\n".join(cell.source for cell in twin.cells if cell.cell_type == "markdown")
+    solving = sum(map(int, re.findall(r"\*\*Exercise [\d.]+\*\* \(\w+, (\d+) minutes\)", prose)))
+    return 5 * round((words / 200 + solving) / 5)
+
+
 def table() -> str:
     """The README's Markdown table, a row for each lesson, and below it the addresses that its badges lead to."""
-    address = urlparse(repository()).path.strip("/")
     rows = ["| lesson | minutes on 2 CPU cores | on a T4 | open in | |", "|---|---|---|---|---|"]
     links = [f"[colab]: {COLAB_BADGE}", f"[kaggle]: {KAGGLE_BADGE}"]
     for name, path in TWINS.items():
@@ -95,9 +119,7 @@ def table() -> str:
         badges = f"[![Colab][colab]][c{name[:2]}] [![Kaggle][kaggle]][k{name[:2]}]"
         solved = f"[solutions](notebooks/solutions/{name}.ipynb)"
         rows.append(f"| [{title}](notebooks/{name}.ipynb) | {minutes} | {badges} | {solved} |")
-        file = f"{address}/blob/main/notebooks/{name}.ipynb"
-        links.append(f"[c{name[:2]}]: https://colab.research.google.com/github/{file}")
-        links.append(f"[k{name[:2]}]: https://kaggle.com/kernels/welcome?src=https://github.com/{file}")
+        links += [f"[{where}{name[:2]}]: {there}" for where, there in zip("ck", addresses(name), strict=True)]
     return "\n".join([*rows, "", *links])
 
 

@@ -19,6 +19,7 @@ from .data.store import ragged
 from .data.write import check_new_h5ad, copied_h5ad
 from .dataset import log_normalise, pad
 from .errors import InputError
+from .hardware.threads import without_onednn
 from .model import CellTransformer
 from .runtime.threads import Threads, threads_for
 
@@ -102,10 +103,9 @@ def _embed_into(
     out: np.ndarray | h5py.Dataset, model: CellTransformer, cells: Cells, batch_size: int | None, device: Any
 ) -> None:
     """Writes the vectors to `out` (cells, gene_embedding_dim), in memory or in a file, chunk by chunk."""
-    home = next(model.parameters()).device
+    home, was_training = next(model.parameters()).device, model.training
     device = torch.device(device or home)
     batch_size = batch_size or (BATCH_SIZE if device.type == "cpu" else CARD_BATCH_SIZE)
-    was_training = model.training
     model.to(device).eval()
 
     @torch.inference_mode()
@@ -114,7 +114,7 @@ def _embed_into(
         return rows, model.encode(genes, values).float().cpu().numpy()
 
     try:
-        with Threads(threads_for(device)) as threads:
+        with Threads(threads_for(device)) as threads, without_onednn(True):
             encoded = threads.map(vectors, token_batches(model, cells, batch_size=batch_size))
             for number, batches in itertools.groupby(encoded, lambda batch: batch[0][0] // CHUNK):
                 here = slice(number * CHUNK, min((number + 1) * CHUNK, len(out)))

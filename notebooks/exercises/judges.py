@@ -1,6 +1,6 @@
 """What lessons are made of: exercises, quiz questions, and judges that say which slip a wrong answer is."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,10 +10,11 @@ Reason = str | Callable[[Any], str]  # why an answer is wrong, or what makes tha
 
 
 class Judge(NamedTuple):
-    """How answers are judged."""
+    """How answers are judged; `wrong` and `right` are for the tests, which try them all."""
 
     problem: Callable[..., str | None]  # takes the answers; what is off, or None if they are right
-    wrong: Iterable[tuple[Any, str]]  # plausible wrong answers, each with its reply or a part of it, for the tests
+    wrong: Sequence[tuple[Any, str]]  # plausible wrong answers, each with its reply or a part of it
+    right: Sequence[Any]  # right answers, written differently
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,28 @@ def slip(
     return reason(got) if callable(reason) else reason
 
 
-def number(right: float, wrong: Mapping[Any, str], otherwise: Reason, rel: float = 0.005) -> Judge:
-    """A judge of numbers: `wrong` values (see `slip`) and their reasons; `rel` is 0 where every digit counts."""
+def number(
+    right: float, wrong: Mapping[Any, str], otherwise: Reason, rel: float = 0.005, rounded: Iterable[Any] = ()
+) -> Judge:
+    """A judge of numbers: `wrong` values (see `slip`) and their reasons; `rel` is 0 where every digit counts.
+
+    `rounded` are right answers as people may write them.
+    """
+
+    def problem(answer: Any) -> str | None:
+        try:
+            given = float(answer)
+        except (TypeError, ValueError):
+            return f"a number alone is asked for, without a unit or quotes: answer = 12.5, say; {answer!r} is none."
+        return slip(given, right, wrong.items(), otherwise, rel, atol=0.0)
+
     tried = [
         (one, why)
         for value, why in wrong.items()
         if not callable(value)
         for one in ((value[0], value[-1]) if isinstance(value, range) else (value,))
     ]
-    return Judge(lambda answer: slip(float(answer), right, wrong.items(), otherwise, rel, atol=0.0), tried)
+    return Judge(problem, tried, [right, str(right), np.float64(right), *rounded])
 
 
 def labels(word: str, right: Mapping[str, str], nudges: Mapping[str, str]) -> Judge:
@@ -94,7 +108,9 @@ def labels(word: str, right: Mapping[str, str], nudges: Mapping[str, str]) -> Ju
         return f"{len(right) - len(off)} of {len(right)} are right. {nudges[off[0]]}" if off else None
 
     others = [*right.values()][1:] + [*right.values()][:1]
-    return Judge(problem, [({**right, key: other}, nudges[key]) for key, other in zip(right, others, strict=True)])
+    wrong = [({**right, key: other}, nudges[key]) for key, other in zip(right, others, strict=True)]
+    shouted = {key: f" {value.upper()} " for key, value in right.items()}
+    return Judge(problem, wrong, [right, shouted, dict(reversed(right.items()))])
 
 
 class _NothingReturnedError(Exception):
@@ -102,7 +118,11 @@ class _NothingReturnedError(Exception):
 
 
 def function(
-    name: str, problem: Callable[[Callable], str | None], wrong: Mapping[Callable, str], returns: str = ""
+    name: str,
+    problem: Callable[[Callable], str | None],
+    wrong: Mapping[Callable, str],
+    right: Iterable[Callable],
+    returns: str = "",
 ) -> Judge:
     """A judge of functions, which says so if the answer is none, or if it gives None and should return `returns`.
 
@@ -124,7 +144,7 @@ def function(
         except _NothingReturnedError:
             return f"the function returns nothing: return {returns}."
 
-    return Judge(judged, wrong.items())
+    return Judge(judged, list(wrong.items()), list(right))
 
 
 def outputs(wrong: Mapping[Callable, str], *inputs: Any) -> list[tuple[Any, str]]:

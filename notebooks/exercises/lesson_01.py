@@ -1,5 +1,6 @@
 """Notebook 01, the machine: bytes of training, the largest batch, half precision, hours."""
 
+import re
 from typing import Any
 
 from .judges import Exercise, Judge, Question, number
@@ -19,17 +20,22 @@ CELLS = _cells(4e9 - 500e6 - KEPT * 1e6)  # of exercise 1.2
 HOURS = 25_000 * 0.8 * 50 / 300 / 3600  # of exercise 1.4
 
 
+SPELLED = {"half": "fp16", "float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
+SCALING = r"scaler|scaling|(scal|multipl).*(loss|grad)|(loss|grad).*(scal|multipl)"  # words that mean a gradient scaler
+
+
 def _precision(answer: Any) -> str | None:
     if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        return 'two words are asked for: answer = ("precision", "what keeps them").'
-    kind, keeper = (str(word).lower().strip() for word in answer)
+        return 'two answers are asked for: answer = ("precision", "what keeps them").'
+    kind, keeper = (str(word).lower().strip().removeprefix("torch.") for word in answer)
+    kind = SPELLED.get(kind, kind)
     if kind == "bf16":
         return "a T4 has compute capability 7.5; bf16 in hardware begins at 8.0. See what the library printed for it."
     if kind == "fp32":
         return "fp32 would do, but leaves the T4's tensor cores idle; the library takes what is fast there."
     if kind != "fp16":
         return f'{kind!r} is none of "fp32", "bf16" and "fp16".'
-    if "scal" not in keeper:
+    if not re.search(SCALING, keeper):
         return "fp16 is right. Below about 6e-8 it has nothing, and coarse steps well before: what lifts gradients up first?"
     return None
 
@@ -41,12 +47,14 @@ EXERCISES = {
             KEPT,
             {
                 COPY: "that is one copy, 4 bytes each; training keeps a gradient and averages of it too.",
+                KEPT / 1e3: "that is in GB; megabytes were asked for.",
                 2 * COPY: "those are parameters and gradients; the optimizer keeps averages too.",
                 3 * COPY: "that is one average; AdamW keeps two for each parameter.",
                 1e6 * KEPT: "that is in bytes; a megabyte is 1,000,000 of them.",
                 1e6 * KEPT / 2**20: "that is in MiB (1,048,576 bytes); here a megabyte is 1,000,000 bytes.",
             },
             otherwise="4 bytes for a number; how many numbers does training keep for each parameter?",
+            rounded=(139, 139.1, 139.13),
         ),
         right="139 MB, 16 bytes for each parameter. Not what fills a card.",
         hint="Four numbers of 4 bytes: the parameter, its gradient, and two averages.",
@@ -81,18 +89,26 @@ EXERCISES = {
         """,
     ),
     "1.3": Exercise(
-        task="Which precision on a T4, and what keeps gradients of 1e-6 from becoming 0?",
+        task="Which precision on a T4, and what keeps gradients of 1e-8 from becoming 0?",
         judge=Judge(
             _precision,
             [
                 (("bf16", "its range"), "bf16 in hardware begins at 8.0"),
                 (("fp32", "its digits"), "leaves the T4's tensor cores idle"),
                 (("fp16", "clipping"), "fp16 is right"),
-                ("fp16", "two words are asked for"),
+                (("fp16", "scaled dot product attention"), "fp16 is right"),
+                (("int8", "scaler"), "'int8' is none of"),
+                ("fp16", "two answers are asked for"),
+            ],
+            [
+                ("fp16", "gradient scaler"),
+                ("torch.float16", "loss scaling"),
+                ("FP16", "multiplying the loss first"),
+                ["half", "GradScaler"],
             ],
         ),
         right="fp16 with a gradient scaler: it multiplies the loss by a large number, and divides before the step.",
-        hint="The library printed what it takes for a T4. The second word is in the sentence above that.",
+        hint="The library printed what it takes for a T4. What keeps them is in the sentence above that.",
         solution='answer = ("fp16", "scaler")',
     ),
     "1.4": Exercise(
@@ -106,7 +122,8 @@ EXERCISES = {
                 HOURS / 50: "that is one epoch; there are 50.",
             },
             otherwise="cells to learn from, times epochs, over cells a second; then seconds to hours.",
-            rel=0.02,
+            rel=0.03,
+            rounded=(0.9, 0.93, 0.926),
         ),
         right="0.93 hours, about 56 minutes.",
         hint="20,000 cells are learned from in each epoch.",

@@ -69,6 +69,7 @@ EXERCISES = {
                 700: "that is all of them.",
                 (lambda cells: 0 < cells < 1): "that is a share; the number of cells was asked for.",
             },
+            rounded=(7.0,),
             otherwise='count the cells whose adata.obs["genes_seen"] is below 200.',
             rel=0,
         ),
@@ -95,6 +96,7 @@ EXERCISES = {
             },
             otherwise="n tokens make n times n pairs; divide those of 1,000 by those of 112.",
             rel=0.03,  # so that it is right with [CELL] too, 1,001 and 113
+            rounded=(80, 79.7, 1_001**2 / 113**2),
         ),
         right="About 80 times. (The rest of the work grows in proportion, so the whole is less than that.)",
         hint="Every token is scored against every token: n * n pairs.",
@@ -113,6 +115,12 @@ EXERCISES = {
                 (lambda n, coins: (n * (here := coins.random(len(n)) < 0.5), n * ~here)): "whole genes go to one side",
                 (lambda n, coins: (half := coins.binomial(n, 0.6), n - half)): "the coin is not fair: 60%",
             },
+            [
+                (lambda n, coins: (half := coins.binomial(n, 0.5), n - half)),
+                (lambda n, coins: [half := coins.binomial(n, 0.5), n - half][::-1]),
+                (lambda n, coins: (half := np.array([(coins.random(k) < 0.5).sum() for k in n]), n - half)),
+                (lambda n, coins: (half := np.array([coins.integers(0, 2, k).sum() for k in n]), n - half)),
+            ],
             returns="two arrays, half_a, half_b",
         ),
         right="The halves are independent samples of the same cell.",
@@ -136,11 +144,39 @@ EXERCISES = {
                 ((12_000, 2_000), "2,000 are the tokens"),
                 ((12_000, 10_000), "those are the genes in the bag alone"),
                 ((12_000, 20_000), "can it hear more genes"),
+                (12_000, "two numbers are asked for"),
             ],
+            [(12_000, 12_000), [12e3, 12e3], ("12000", np.int64(12_000))],
         ),
         right="12,000 and 12,000: what every data set measured can be compared, and all of it is heard and predicted.",
         hint="What would the model think of a gene that one laboratory never measured?",
         solution="answer = (12_000, 12_000)",
+    ),
+    "2.5": Exercise(
+        task='What share of the cells called "CD14+ Monocyte" has at least one molecule of FCGR3A?',
+        judge=number(
+            124 / 129,
+            {
+                124: "that many cells; their share of the 129 was asked for.",
+                5 / 129: "that is the share without a molecule of it.",
+                124 / 700: "that is a share of all cells; take those of this type alone.",
+                124
+                / 218: "that is the share of this type among the cells that express FCGR3A; it was asked the other way round.",
+                96: "that is in per cent; a share from 0 to 1 was asked for.",
+            },
+            otherwise="of the cells whose cell_type is that, in how many is the count of FCGR3A above 0?",
+            rel=0.01,
+            rounded=(0.96, 0.961),
+        ),
+        right="96 %, and 28 % of them have S100A8. Most of these are non-classical monocytes.",
+        hint='Choose the cells with adata.obs["cell_type"] == "CD14+ Monocyte"; then (adata[these, "FCGR3A"].X > 0).',
+        solution="""
+            import scfm_lib as scfm
+
+            adata = scfm.find_data("bundled")
+            these = adata.obs["cell_type"] == "CD14+ Monocyte"
+            answer = (adata[these, "FCGR3A"].X > 0).mean()
+        """,
     ),
 }
 

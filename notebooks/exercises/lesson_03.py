@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from scfm_lib.config import ModelConfig
 from scfm_lib.model import Block
@@ -80,13 +82,16 @@ ATTENTION = {  # wrong answers to exercise 3.2
     ): "these are scores, not yet weights: the softmax is missing.",
     (lambda q, k, seen: _scores(q, k)): "these are scores, not yet weights: mask and softmax are missing.",
     (
+        lambda q, k, seen: _weights(q @ k.T / 4, seen)
+    ): "scores are divided by 4, whatever d is: the square root of d, which is the last dimension of q.",
+    (
         lambda q, k, seen: _weights(_scores(k, q), seen)
     ): "queries and keys are exchanged: row i should hold what token i asks, q[i] with every k.",
 }
 
 
 def _attention(answer: Callable[..., Tensor]) -> str | None:
-    q, k = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    q, k = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(0))
     seen = torch.tensor([True, True, True, True, False])
     got = torch.as_tensor(answer(q.clone(), k.clone(), seen.clone())).float()
     if got.shape != (5, 5):
@@ -97,12 +102,12 @@ def _attention(answer: Callable[..., Tensor]) -> str | None:
             "(who is read), and the softmax runs along each row."
         )
     return slip(
-        got,
-        _weights(_scores(q, k), seen),
+        got[seen],  # what padding asks is read by nobody, so its row may hold anything
+        _weights(_scores(q, k), seen)[seen],
         [
-            *outputs(ATTENTION, q, k, seen),
+            *((weights[seen], why) for weights, why in outputs(ATTENTION, q, k, seen)),
             (
-                lambda got: not same(got.sum(-1), torch.ones(5), atol=1e-4),
+                lambda got: not same(got.sum(-1), torch.ones(4), atol=1e-4),
                 "each row should add up to 1: along which dimension does the softmax run?",
             ),
         ],
@@ -117,6 +122,22 @@ def _by_hand(block: nn.Module, x: Tensor, seen: Tensor, heads: int = 2, asking: 
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :])
     x = x[:, :asking] + block.attention_out(mixed.transpose(1, 2).flatten(2))
     return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
+
+
+class _Asking(TorchFunctionMode):
+    """Notes how many of 6 tokens ask in the attention that is computed meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = 1
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if function is F.scaled_dot_product_attention:
+            self.rows = max(self.rows, (args[0] if args else kwargs["query"]).shape[-2])
+        elif isinstance(made, Tensor) and made.shape[-2:] == (6, 6):  # a score for each pair
+            self.rows = 6
+        return made
 
 
 CELL_ROWS = {  # wrong answers to exercise 3.3
@@ -146,7 +167,8 @@ def _cell_row(answer: Callable[..., Tensor]) -> str | None:
         hooks.append(layer.register_forward_pre_hook(lambda _, given: rows.append(given[0].numel() // (2 * 16))))
     with torch.no_grad():
         try:
-            got = answer(block, x.clone(), seen.clone())
+            with _Asking() as asking:
+                got = answer(block, x.clone(), seen.clone())
         finally:
             for hook in hooks:
                 hook.remove()
@@ -158,9 +180,9 @@ def _cell_row(answer: Callable[..., Tensor]) -> str | None:
         return "the rows of all tokens came back; [CELL]'s alone was asked for, the first one."
     if got.shape != right.shape:
         return f"the shape should be (B, 1, H), here {tuple(right.shape)}, not {tuple(got.shape)}: slice by [:, :1]."
-    if same(got, right) and max(rows) > 1:
+    if same(got, right) and (worked_on := max(asking.rows, *rows)) > 1:
         return (
-            f"the numbers are right, but {max(rows)} rows of each cell were worked on and thrown away: keep [CELL]'s "
+            f"the numbers are right, but {worked_on} rows of each cell were worked on and thrown away: keep [CELL]'s "
             "query alone, before attention."
         )
     return slip(
@@ -169,6 +191,27 @@ def _cell_row(answer: Callable[..., Tensor]) -> str | None:
         wrong,
         "the numbers differ: attention for [CELL]'s query, added to x[:, :1], then the feed-forward part, added too.",
     )
+
+
+def _all_ask(block: nn.Module, x: Tensor, seen: Tensor) -> Tensor:
+    """Right numbers, for which every token asks and all but [CELL]'s answers are thrown away."""
+    q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in block.qkv(block.attention_norm(x)).chunk(3, dim=-1))
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :])
+    x = x[:, :1] + block.attention_out(mixed.transpose(1, 2).flatten(2)[:, :1])
+    return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
+
+
+def _without_fused_attention(block: nn.Module, x: Tensor, seen: Tensor) -> Tensor:
+    """Exercise 3.3 with the query of [CELL] alone made from its part of the weights, and attention as plain products."""
+    normed, (wide, half) = block.attention_norm(x), (x.shape[-1], x.shape[-1] // 2)
+    q = F.linear(normed[:, :1], block.qkv.weight[:wide], block.qkv.bias[:wide])
+    k, v = block.qkv(normed)[..., wide:].chunk(2, dim=-1)
+    heads = []
+    for part in (slice(0, half), slice(half, wide)):
+        scores = q[..., part] @ k[..., part].transpose(1, 2) / half**0.5
+        heads.append(scores.masked_fill(~seen[:, None, :], -torch.inf).softmax(-1) @ v[..., part])
+    x = x[:, :1] + block.attention_out(torch.cat(heads, dim=-1))
+    return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
 
 
 NATS = math.log(1_000)  # of exercise 3.4
@@ -187,6 +230,16 @@ EXERCISES = {
                 (lambda genes, values, vectors, centre: values[:, None] * vectors[genes]): "a row for each gene",
                 (lambda genes, values, vectors, centre: values @ vectors[genes] + centre): "the numbers differ",
             },
+            [
+                (lambda genes, values, vectors, centre: (values[:, None] * vectors[genes]).sum(0) - centre),
+                (lambda genes, values, vectors, centre: torch.einsum("s,se->e", values, vectors[genes]) - centre),
+                (lambda genes, values, vectors, centre: vectors[genes[values > 0]].T @ values[values > 0] - centre),
+                (
+                    lambda genes, values, vectors, centre: (
+                        torch.zeros(len(vectors)).scatter_add(0, genes, values) @ vectors - centre
+                    ).numpy()
+                ),
+            ],
             returns="the bag",
         ),
         right="Padding adds 0 times a vector, so it has no say, and no order is left in a sum.",
@@ -209,6 +262,17 @@ EXERCISES = {
                 (lambda q, k, seen: _scores(q, k).masked_fill(~seen, -torch.inf).softmax(0)): "there are NaNs",
                 (lambda q, k, seen: _scores(q, k).softmax(0)): "along which dimension does the softmax run?",
             },
+            [
+                (lambda q, k, seen: _weights(_scores(q, k), seen[None, :])),
+                (lambda q, k, seen: (_scores(q, k) + torch.where(seen, 0.0, -torch.inf)).softmax(1)),
+                (lambda q, k, seen: _weights(_scores(q, k), seen) * seen[:, None]),
+                (lambda q, k, seen: (e := _scores(q, k).exp() * seen) / e.sum(1, keepdim=True)),
+                (
+                    lambda q, k, seen: F.scaled_dot_product_attention(
+                        *(t[None] for t in (q, k, torch.eye(len(k)))), attn_mask=seen[None, None]
+                    )[0]
+                ),
+            ],
             returns="the weights",
         ),
         right="Every row adds up to 1, and padding gets exactly 0.",
@@ -237,7 +301,9 @@ EXERCISES = {
                 (lambda block, x, seen: block(x, seen[:, None, None, :])[:, :1]): "that calls the library's block",
                 (lambda block, x, seen: _by_hand(block, x, seen, asking=6)): "the rows of all tokens came back",
                 (lambda block, x, seen: _by_hand(block, x, seen, asking=6)[:, :1]): "6 rows of each cell",
+                _all_ask: "6 rows of each cell",
             },
+            [_by_hand, _without_fused_attention, (lambda block, x, seen: _by_hand(block, x, seen).contiguous())],
             returns="[CELL]'s row, (B, 1, H)",
         ),
         right="One query reads all keys and values; no other row goes through the layers that come after.",
@@ -270,6 +336,7 @@ EXERCISES = {
                 1_000 * NATS: "that sums over the genes; a molecule belongs to one gene, so it pays once.",
             },
             otherwise="equal log-odds give each gene the same share: which? A molecule costs minus the natural logarithm of it.",
+            rounded=(6.9, 6.91, 6.908),
         ),
         right="ln(1,000), about 6.91 nats: the model hesitates among all 1,000 genes.",
         hint="Which share does each of 1,000 equal genes get? Minus the natural logarithm of it.",

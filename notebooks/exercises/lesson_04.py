@@ -114,6 +114,24 @@ def _adam_step(answer: Callable[..., float]) -> str | None:
     )
 
 
+def _by_torch(gradients: list[float], rate: float) -> float:
+    """Exercise 4.1 by torch's own optimizer."""
+    weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer, places = torch.optim.Adam([weight], rate, (0.9, 0.99), eps=1e-8), [0.0]
+    for gradient in gradients:
+        weight.grad = torch.tensor([gradient], dtype=torch.float64)
+        optimizer.step()
+        places.append(weight.item())
+    return places[-1] - places[-2]
+
+
+def _by_powers(gradients: list[float], rate: float) -> np.ndarray:
+    """Exercise 4.1 with both averages as weighted means."""
+    ages = np.arange(len(gradients))[::-1]
+    m, v = (np.average(np.power(gradients, p), weights=beta**ages) for p, beta in ((1, 0.9), (2, 0.99)))
+    return -rate * m / (np.sqrt(v) + 1e-8)
+
+
 CLIPPED = {  # wrong answers to exercise 4.3
     (lambda gradients, max_norm: gradients): "gradients of norm 5.02 came back as they were, though max_norm is 1.",
     (
@@ -122,6 +140,9 @@ CLIPPED = {  # wrong answers to exercise 4.3
     (
         lambda gradients, max_norm: [g.clamp(-max_norm, max_norm) for g in gradients]
     ): "each number is cut to the range -1 to 1, which turns the direction of the step: scale all numbers by one factor instead.",
+    (
+        lambda gradients, max_norm: [g * min(1.0, 1.0 / _norm(gradients)) for g in gradients]
+    ): "right for a max_norm of 1, not for one of 2: the norm may be as long as max_norm.",
 }
 
 
@@ -129,14 +150,19 @@ def _norm(gradients: list[Tensor]) -> float:
     return float(torch.cat([torch.as_tensor(g).flatten() for g in gradients]).norm())
 
 
-def _clip(answer: Callable[..., list[Tensor]]) -> str | None:
-    def given(gradients: list[Tensor]) -> list[Tensor]:
-        return answer([g.clone() for g in gradients], 1.0)
+def _clipped(gradients: list[Tensor], max_norm: float, tiny: float = 1e-6) -> list[Tensor]:
+    """As torch does it; without a tiny number exercise 4.3 has nothing to say to gradients of 0."""
+    return [g * min(1.0, max_norm / (_norm(gradients) + tiny)) for g in gradients]
 
-    return slip(
+
+def _clip(answer: Callable[..., list[Tensor]]) -> str | None:
+    def given(gradients: list[Tensor], max_norm: float = 1.0) -> list[Tensor]:
+        return list(answer([g.clone() for g in gradients], max_norm))
+
+    problem = slip(
         given(LARGE),
         [g / _norm(LARGE) for g in LARGE],
-        outputs(CLIPPED, LARGE, 1.0),
+        [(got, why) for got, why in outputs(CLIPPED, LARGE, 1.0) if not same(got, _clipped(LARGE, 1.0))],
         lambda got: (
             f"the norm over all gradients should be 1 after clipping; it is {_norm(got):.2f}, or the direction is off."
         ),
@@ -148,6 +174,13 @@ def _clip(answer: Callable[..., list[Tensor]]) -> str | None:
         "large gradients are right, but small ones (norm 0.5, max_norm 1) must stay as they are, not grow.",
         atol=1e-3,
     )
+    if problem or not same(given(LARGE, 2.0), _clipped(LARGE, 2.0), atol=1e-3):
+        return problem or "right for a max_norm of 1, not for one of 2: the norm may be as long as max_norm."
+    try:
+        still = given([torch.zeros(2), torch.zeros(1, 1)])
+    except ZeroDivisionError:
+        still = [torch.tensor(math.nan)]
+    return None if _norm(still) == 0 else "gradients that are all 0 have norm 0, and the factor divides by it."
 
 
 def _parts() -> list[Batch]:
@@ -163,8 +196,11 @@ def _parts() -> list[Batch]:
     return [part(1), part(40)]
 
 
-def _after_two_steps(step: Callable[..., Any]) -> tuple[list[Tensor], list[Any], list[int]]:
-    """The weights after one and two calls of `step` on a small model, what they returned, how often it had stepped."""
+def _after_two_steps(step: Callable[..., Any]) -> tuple[list[Tensor], list[Any], list[int], list[bool]]:
+    """The weights after one and two calls of `step` on a small model, what they returned, how often it had stepped.
+
+    And for each forward pass, whether there were gradients before it.
+    """
 
     class Counting(torch.optim.SGD):
         taken = 0
@@ -176,12 +212,15 @@ def _after_two_steps(step: Callable[..., Any]) -> tuple[list[Tensor], list[Any],
     small = ModelConfig(n_genes=20, gene_embedding_dim=8, hidden_dim=16, num_layers=1, num_heads=2, ff_dim=16)
     model = new_model(small, seed=0)
     optimizer = Counting(model.parameters(), lr=1.0)
-    weights, losses, taken = [], [], []
+    weights, losses, taken, had_gradients = [], [], [], []
+    model.register_forward_pre_hook(
+        lambda *_: had_gradients.append(any(p.grad is not None and bool(p.grad.any()) for p in model.parameters()))
+    )
     for _ in range(2):
         losses.append(step(model, optimizer, _parts(), MAX_NORM))
         weights.append(torch.cat([p.detach().flatten().clone() for p in model.parameters()]))
         taken.append(optimizer.taken)
-    return weights, losses, taken
+    return weights, losses, taken, had_gradients
 
 
 def _step(own: bool = False, clipped: bool = True, emptied: bool = True) -> Callable[..., float]:
@@ -204,6 +243,33 @@ def _step(own: bool = False, clipped: bool = True, emptied: bool = True) -> Call
     return step
 
 
+def _one_backward(model: Any, optimizer: Any, parts: list[Batch], max_norm: float) -> float:
+    """Exercise 4.4 with all parts in memory at once."""
+    losses = [prediction_loss(model(part.genes, part.values), part.target_genes, part.target_counts) for part in parts]
+    loss = sum(losses) / sum(part.molecules for part in parts)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def _scaled_gradients(model: Any, optimizer: Any, parts: list[Batch], max_norm: float) -> Tensor:
+    """Exercise 4.4 with gradients of sums, divided at the end, and emptied at the beginning."""
+    optimizer.zero_grad()
+    losses = []
+    for part in parts:
+        loss = prediction_loss(model(part.genes, part.values), part.target_genes, part.target_counts)
+        loss.backward()
+        losses.append(loss.detach())
+    molecules = torch.stack([part.molecules for part in parts]).sum()
+    for p in model.parameters():
+        p.grad = p.grad / molecules
+    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    return torch.stack(losses).sum() / molecules
+
+
 UNEVEN, UNCLIPPED = _step(own=True), _step(clipped=False)
 STEPS = {  # wrong answers to exercise 4.4
     UNEVEN: "each part is divided by its own molecules, so a part with few of them weighs as much as one with many: divide by the molecules of all parts.",
@@ -212,8 +278,8 @@ STEPS = {  # wrong answers to exercise 4.4
 
 
 def _accumulate(answer: Callable[..., Any]) -> str | None:
-    weights, losses, taken = _after_two_steps(answer)
-    right, right_losses, _ = _after_two_steps(_step())
+    weights, losses, taken, had_gradients = _after_two_steps(answer)
+    right, right_losses, *_ = _after_two_steps(_step())
     if taken[0] == 0:
         return "the optimizer took no step: call optimizer.step() after the last part."
     if taken[0] > 1:
@@ -229,6 +295,11 @@ def _accumulate(answer: Callable[..., Any]) -> str | None:
         return problem
     if not same(weights[1], right[1], atol=2e-5):
         return "the first step is right, the second is not: gradients are left over. Which call empties them?"
+    if not had_gradients[1]:
+        return (
+            "the step is right, but the second part went through the model before the first had its backward(), so the "
+            "activations of both were kept: what was to be saved is memory."
+        )
     if losses[0] is None:
         return "the weights are right; now return the loss too, the sum over the parts."
     first = float(losses[0].detach() if isinstance(losses[0], Tensor) else losses[0])
@@ -252,6 +323,7 @@ EXERCISES = {
                 (lambda gradients, rate: 2 * rate): "the step at a rate of 0.5 is not 1.0000",
                 _adam(outside=1e-6): "but for tiny gradients",
             },
+            [_adam(), _by_torch, _by_powers],
             returns="the step, a number",
         ),
         right="A large gradient and then small ones of the other sign: the average is small beside the usual size, so is the step.",
@@ -283,6 +355,7 @@ EXERCISES = {
                 ): "close: an epoch has whole steps only, and the cells left over at its end still make one, a smaller one.",
             },
             otherwise="divide the cells by the cells of one step, round up, and multiply by the epochs.",
+            rounded=(1_570.0,),
             rel=0,
         ),
         right="157 steps in an epoch (the last of them with 8 cells), 10 epochs.",
@@ -302,16 +375,28 @@ EXERCISES = {
                 **CLIPPED,
                 (lambda grads, max_norm: [g / 2 for g in grads]): "should be 1 after clipping; it is 2.51",
                 (lambda grads, max_norm: [g / _norm(grads) for g in grads]): "must stay as they are, not grow",
+                (lambda grads, max_norm: _clipped(grads, max_norm, tiny=0.0)): "the factor divides by it",
             },
+            [
+                _clipped,
+                (
+                    lambda grads, max_norm: grads
+                    if (n := _norm(grads)) <= max_norm
+                    else [g * max_norm / n for g in grads]
+                ),
+                (lambda grads, max_norm: [max_norm * g / max(max_norm, _norm(grads)) for g in grads]),
+                (lambda grads, max_norm: tuple(g / torch.tensor(_norm(grads) / max_norm).clamp(min=1) for g in grads)),
+            ],
             returns="the list of the scaled gradients",
         ),
         right="One norm, one factor: the direction of the step stays, only its length is limited.",
-        hint="norm = square root of the sum of all squares, over all tensors; factor = min(1, max_norm / norm).",
+        hint="norm = square root of the sum of all squares, over all tensors; divide by it where it is above max_norm.",
         solution="""
             def clip(gradients, max_norm):
                 norm = sum((g**2).sum() for g in gradients) ** 0.5
-                factor = min(1.0, max_norm / float(norm))
-                return [g * factor for g in gradients]
+                if norm <= max_norm:
+                    return gradients
+                return [g * max_norm / norm for g in gradients]
 
 
             answer = clip
@@ -327,7 +412,9 @@ EXERCISES = {
                 _step(emptied=False): "gradients are left over",
                 (lambda *inputs: 0.0): "the optimizer took no step",
                 (lambda *inputs: 2 * _step()(*inputs)): "the loss returned is not",
+                _one_backward: "the activations of both were kept",
             },
+            [_step(), _scaled_gradients, (lambda *inputs: torch.tensor(_step()(*inputs), requires_grad=True))],
         ),
         right="Gradients add up, so parts give the step of the whole batch with the memory of one part.",
         hint="backward() adds to the gradients that are there. Divide by the molecules of all parts, then step once.",

@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from math import inf, nan
 
+import numpy as np
+
 from .judges import Exercise, Question, function, labels, number, slip
 
 TRAVEL = 64 * 150 * (8 + 4) * 2 / 12e9 * 1e6  # microseconds, of exercise 5.2
-CAUSES = {"A": "tiny batch", "B": "transfers", "C": "loader", "D": "no mixed precision"}  # of exercise 5.3
+CAUSES = {"A": "tiny batch", "B": "synchronisation", "C": "loader", "D": "no mixed precision"}  # of exercise 5.3
 RUNS = (  # of exercise 5.1: losses, norms, the alarm, what a slip there means
     ([6.0, 5.6, 5.4, 5.5, 5.3], [1.0, 0.9, 3.0, 0.8, 0.9], None, "a small rise wakes you at night for nothing"),
     ([6.0, 5.5, 5.2, 5.9, 5.3], [1.0] * 5, 3, "a jump is missed: compare with the lowest loss so far, not the first"),
     ([6.0, 5.0, 5.3, 5.6, 5.9], [1.0] * 5, 3, "a slow climb is missed: no single step of it is large"),
     ([6.0, 5.5, nan, nan], [1.0] * 4, 2, "a loss that is not a number is missed: NaN > x is False, whatever x is"),
     ([6.0, 5.5, 5.2, 5.1], [1.0, 1.0, inf, 1.0], 2, "an infinite gradient norm is missed"),
+    ([6.0, 5.5, 5.2, 5.1], [1.0, nan, 1.0, 1.0], 1, "a gradient norm that is not a number is missed"),
     ([nan, nan], [1.0, 1.0], 0, "a run that is broken from its first row is missed: 0 is a row too, and not None"),
     ([6.0, 5.8, 7.0, 8.0], [1.0] * 4, 2, "the first row that alarms is asked for"),
 )
@@ -36,6 +39,13 @@ def _alarm(answer: Callable[[list[float], list[float]], int | None]) -> str | No
         if got != expected:
             return f"{meaning}. With losses {losses} and norms {norms} it returns {got!r}."
     return None
+
+
+def _alarm_of_arrays(losses: list[float], norms: list[float]) -> np.integer | None:
+    """Exercise 5.1 without a loop."""
+    before = np.minimum.accumulate([inf, *losses[:-1]])
+    rows = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms) & (losses - before <= 0.5)))
+    return rows[0] if len(rows) else None
 
 
 def _one_worker(answer: Callable[[float, float], float]) -> str | None:
@@ -63,9 +73,23 @@ EXERCISES = {
                     lambda loss, norm: next((i for i in range(1, 5) if loss[i] > loss[i - 1] + 0.5), None)
                 ): "a slow climb",
                 (lambda loss, norm: any(x > min(loss) + 0.5 for x in loss)): "it says whether, not where",
+                (
+                    lambda loss, norm: next(
+                        (i for i, x in enumerate(loss) if not x <= min([x, *loss[:i]]) + 0.5 or norm[i] == inf), None
+                    )
+                ): "a gradient norm that is not a number is missed",
             },
+            [
+                (
+                    lambda loss, norm: next(
+                        (i for i, x in enumerate(loss) if not (x <= min([x, *loss[:i]]) + 0.5 and norm[i] < inf)), None
+                    )
+                ),
+                _alarm_of_arrays,
+                (lambda loss, norm: None if (row := _alarm_of_arrays(loss, norm)) is None else float(row)),
+            ],
         ),
-        right="Seven runs, seven times the right row: you can sleep while it trains.",
+        right=f"{len(RUNS)} runs, {len(RUNS)} times the right row: you can sleep while it trains.",
         hint="Go through the rows, and keep the lowest loss so far. math.isfinite(x) is False for NaN and infinity.",
         solution="""
             import math
@@ -98,7 +122,8 @@ EXERCISES = {
                 * 12e3: "those are the bytes of the batch; divide by 12e9 bytes a second, and turn it into microseconds.",
             },
             otherwise="bytes of the four tensors, over 12e9 bytes a second, times 1e6. Each is 64 x 150.",
-            rel=0.02,
+            rel=0.045,
+            rounded=(19, 19.2, 20),
         ),
         right="About 19 microseconds. The bytes are not the problem: waiting for each other is.",
         hint="Four tensors of 64 x 150: two of int64 (8 bytes), two of float32 (4 bytes).",
@@ -122,11 +147,21 @@ EXERCISES = {
         ),
         right="All four. Now see whether the doctor agrees.",
         hint="First the share of waiting, then whether a card is idle, then the precision, then the batch size.",
-        solution='answer = {"A": "tiny batch", "B": "transfers", "C": "loader", "D": "no mixed precision"}',
+        solution='answer = {"A": "tiny batch", "B": "synchronisation", "C": "loader", "D": "no mixed precision"}',
     ),
     "5.4": Exercise(
         task="Write speedup(data, compute): how many times as fast steps get with one worker.",
-        judge=function("speedup", _one_worker, SPEEDUPS, returns="how many times as fast a step is"),
+        judge=function(
+            "speedup",
+            _one_worker,
+            SPEEDUPS,
+            [
+                (lambda data, compute: 1 + min(data, compute) / max(data, compute)),
+                (lambda data, compute: 1 + data / compute if data < compute else 1 + compute / data),
+                (lambda data, compute: np.sum([data, compute]) / np.max([data, compute])),
+            ],
+            returns="how many times as fast a step is",
+        ),
         right="It never exceeds 2, and is highest where the two take the same time.",
         hint="While the model computes on one batch, the worker prepares the next. The slower one sets the pace.",
         solution="""
@@ -152,19 +187,19 @@ QUESTIONS = {
     "5.b": Question(
         "In one row the gradient norm is 40, with max_grad_norm 1; the loss goes on falling. What do you do?",
         {
-            "nothing yet: that step was scaled down to norm 1; watch whether it becomes the rule": "clipping is there for the odd batch. If every row is far above the limit, lower the learning rate.",
-            "stop at once and lower the learning rate": "one odd batch is no reason: clipping made it a step like any other.",
-            "raise max_grad_norm to 40, so that nothing is lost": "then one odd batch could take forty times the usual step, and undo what was learned.",
+            "nothing yet: that gradient was scaled down to norm 1; watch whether it becomes the rule": "clipping is there for the odd batch. If it becomes the rule and the loss stops falling, lower the learning rate.",
+            "stop at once and lower the learning rate": "one odd batch is no reason: clipping made its gradient one like any other.",
+            "raise max_grad_norm to 40, so that nothing is lost": "then AdamW's average of squares remembers the odd batch: this step would go 1.2 times as far, and a hundred after it too short.",
         },
         answer="a",
     ),
     "5.c": Question(
-        "The training loss goes on falling; the held-out loss has been rising for five epochs. What is it?",
+        "A run's losses look as they should, but its cells per second have halved within the hour. Where do you look?",
         {
-            "the learning rate is too low": "then both would fall, only slowly.",
-            "the loader mixes up the cells": "then both would stay high.",
-            "the model learns its cells by heart: use the checkpoint of the lowest held-out loss, or more cells": "what it still learns holds for its own cells alone.",
+            "at the learning rate, which has been falling": "a step costs the same operations at any learning rate.",
+            "at the machine: what else runs on it, and does it slow down because it is hot or on battery?": "the run does the same work step after step, so what changed is what it gets: processor, memory or disk.",
+            "at the held-out loss, in case the model has begun to learn by heart": "what a step costs does not depend on what is learned in it.",
         },
-        answer="c",
+        answer="b",
     ),
 }

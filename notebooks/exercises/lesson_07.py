@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +51,8 @@ EXERCISES = {
                     191, 194
                 ): "that is what fits if nothing but the cells took memory: take away the part that is always there first.",
                 range(146, 148): "so many cells fit on top of the 32 that were measured; count those too.",
-                range(177, 180): "off by one: a cell that fits by half does not fit, and one that fits just so does.",
+                179: "one too many: 179 cells take 7.21 GB.",
+                range(149, 178): "that fits, and leaves some room; the largest that fits was asked for.",
             },
             otherwise="draw the line through (16, 1.1) and (32, 1.7): where does it start, how steep is it, when is it at 7.2?",
             rel=0,
@@ -69,6 +71,11 @@ EXERCISES = {
             "whole_gradient",
             _whole_gradient,
             GRADIENTS,
+            [
+                (lambda g, n: sum(count / sum(n) * part for part, count in zip(g, n, strict=True))),
+                (lambda g, n: torch.tensor(n) @ torch.stack(g) / sum(n)),
+                (lambda g, n: np.average(np.stack(g), axis=0, weights=n)),
+            ],
             returns="the gradient",
         ),
         right="Weighted by molecules it is exact, in however many parts or processes.",
@@ -93,7 +100,8 @@ EXERCISES = {
                 1.6: "that is how much sooner it is done; what is paid is price per hour times hours.",
             },
             otherwise="price per hour changes by one factor and hours by another: multiply them.",
-            rel=0.01,
+            rel=0.045,
+            rounded=(1.25, 1.3, 1.2),
         ),
         right="1.25 times: a quarter more money, and the run is done in 62.5 % of the time.",
         hint="Cost is price per hour times hours. The price doubles; what do the hours do?",

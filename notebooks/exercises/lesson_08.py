@@ -1,10 +1,12 @@
 """Notebook 08, your own cells: four patients to diagnose, a config for few cells, mixing by chance, whole donors."""
 
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 
 import scfm_lib as scfm
 
@@ -12,6 +14,7 @@ from .judges import Exercise, Judge, Question, function, labels, number
 
 FINDINGS = {"A": "cells there twice", "B": "healthy", "C": "normalised, then rounded", "D": "cells in columns"}
 TENTH = {"data.validation_fraction": 0.1}  # of exercise 8.2
+HALVES = {"training.batch_size": 16, "training.gradient_accumulation_steps": 2}  # 32 cells a step as well
 
 
 def patients() -> dict[str, ad.AnnData]:
@@ -68,8 +71,11 @@ def _whole_donors(answer: Callable[..., Any]) -> str | None:
         return f"{len(set(donors[got]))} donors are held out; 2 were asked for."
     if not np.array_equal(got, answer(donors.copy(), 2, 0)):
         return "the same seed gave other donors the second time: draw with np.random.default_rng(seed)."
-    if all(np.array_equal(got, answer(donors.copy(), 2, seed)) for seed in range(1, 9)):
-        return "nine seeds held out the same donors: draw them at random, by the seed."
+    others = [np.asarray(answer(donors.copy(), 2, seed)) for seed in range(1, 40)]
+    if all(np.array_equal(got, other) for other in others):
+        return "forty seeds held out the same donors: draw them at random, by the seed."
+    if fewer := sum(len(set(donors[other])) != 2 for other in others):
+        return f"{fewer} of 40 seeds held out another number of donors: draw without replacement (replace=False)."
     return None
 
 
@@ -83,7 +89,7 @@ EXERCISES = {
                 "A": "Patient A has more cells than different rows: compare its rows, whatever the cells are called.",
                 "B": "Patient B has cells in rows, no row twice, library sizes that differ, and ones as its smallest values.",
                 "C": "Patient C has cells with nearly the same number of molecules; does a sequencer ever do that?",
-                "D": "Patient D has var_names that do not look like genes.",
+                "D": "Look at the shape of patient D, and at the names of its rows and columns.",
             },
         ),
         right="No check can be sure of these three; looking at names, sums and repeated rows takes a minute.",
@@ -122,6 +128,11 @@ EXERCISES = {
                 (scfm.load_config("minimal", TENTH), "130 steps here, 26 an epoch: too few"),
                 (scfm.load_config("minimal", TENTH | {"training.num_epochs": 200}), "5,200 steps are more than"),
             ],
+            [
+                scfm.load_config("minimal", TENTH | {"training.num_epochs": 58}),
+                scfm.load_config("minimal", TENTH | {"training.num_epochs": 60}),
+                scfm.load_config("minimal", TENTH | {"training.num_epochs": 57} | HALVES),
+            ],
         ),
         right="Fewer cells make shorter epochs, so the number of epochs goes up to reach the same number of steps.",
         hint="How many cells does it learn from? How many steps is an epoch (round up)? 1,500 divided by that.",
@@ -150,6 +161,7 @@ EXERCISES = {
             },
             otherwise="add over the two batches: the share of cells in it, times the share of neighbours from the other.",
             rel=0.02,
+            rounded=(1 - 0.9**2 - 0.1**2,),
         ),
         right="0.18, or 1 - (0.9^2 + 0.1^2). The library divides by it, so that perfectly mixed is 1 at any sizes.",
         hint="A cell of the large batch sees 0.1 of the other, and 0.9 of all cells are such. And the small batch?",
@@ -166,8 +178,16 @@ EXERCISES = {
                 (
                     lambda d, n, seed: d == np.random.default_rng(seed).choice(d)
                 ): "1 donors are held out; 2 were asked for",
-                (lambda d, n, seed: np.isin(d, np.unique(d)[:n])): "nine seeds held out the same donors",
+                (lambda d, n, seed: np.isin(d, np.unique(d)[:n])): "forty seeds held out the same donors",
+                (
+                    lambda d, n, seed: np.isin(d, np.random.default_rng(seed).choice(np.unique(d), n))
+                ): "held out another number of donors",
             },
+            [
+                (lambda d, n, seed: np.isin(d, np.random.default_rng(seed).permutation(np.unique(d))[:n])),
+                (lambda d, n, seed: np.array([one in Random(seed).sample(sorted(set(d)), n) for one in d])),
+                (lambda d, n, seed: pd.Series(d).isin(pd.Series(d).drop_duplicates().sample(n, random_state=seed))),
+            ],
             returns="the mask",
         ),
         right="No donor is on both sides, and the same seed holds out the same donors.",

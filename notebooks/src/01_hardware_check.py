@@ -16,7 +16,7 @@
 #
 # | | |
 # |---|---|
-# | minutes on a 2-core CPU | 1, and about 40 for you |
+# | minutes on a 2-core CPU | 1, and about 25 for you |
 # | minutes on a T4 | not measured |
 # | needs | nothing: it runs alone |
 
@@ -36,8 +36,10 @@ if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE
 # %% [markdown]
 # ## 1. Threads first
 #
-# Training on a CPU is matrix products, and torch shares each of them out to *threads*, one for each core. How many
-# it may use is read once, when torch is imported. So ask for the machine before torch is there:
+# Training on a CPU is matrix products, and torch shares each of them out to *threads*, one for each core. It begins with
+# the number that the environment variable `OMP_NUM_THREADS` has when torch is imported. `torch.set_num_threads` can
+# change that later, but only for torch, and other libraries (numpy, scikit-learn, numba) read the variable as they start.
+# So ask for the machine before torch is there:
 
 # %%
 import sys
@@ -47,8 +49,10 @@ import scfm_lib as scfm
 print("torch is imported:", "torch" in sys.modules)
 
 # %% [markdown]
-# `scfm.check()` looks at processor, memory, disk and graphics cards. What torch says of them it asks in a process of
-# its own, so that nothing is switched on here yet.
+# `scfm.check()` looks at processor, memory, disk and graphics cards. It starts a second process to ask torch about them, so
+# that nothing is switched on here yet. That process also runs a small *kernel*, a piece of code made for the card, on each
+# card: `torch.cuda.is_available()` asks the driver alone, and says True for cards that this build of torch has no
+# kernels for, such as Kaggle's P100.
 
 # %% tags=["nbval-ignore-output"]
 found = scfm.check()
@@ -171,7 +175,10 @@ exercises.check("1.2", answer)
 #
 # Newer hardware computes in half precision: 2 bytes instead of 4 for activations, and much faster matrix products.
 # There are two kinds. **bf16** has the range of fp32 and few digits; cards from compute capability 8.0 on have it
-# (RTX 30, A100). **fp16** has more digits and little range, so small gradients vanish unless they are scaled up first.
+# (RTX 30, A100). **fp16** has more digits and little range, so small gradients vanish unless they are scaled up first: a
+# *gradient scaler* multiplies the loss by a large number, and divides the gradients by it before the step. (On those
+# newer cards there is also **TF32**: numbers stay 4 bytes, and only the products are made with the digits of fp16. It
+# saves time and no memory.)
 
 # %%
 for number in (1e-8, 1e-4, 1.001, 70_000.0):
@@ -179,7 +186,7 @@ for number in (1e-8, 1e-4, 1.001, 70_000.0):
     print(f"{number:>9g}   fp16 {half:>12.6g}   bf16 {brain:>12.6g}")
 
 # %% [markdown]
-# fp16 loses the smallest number and cannot hold the largest; bf16 holds both, but 1.001 becomes 1. The library chooses
+# fp16 loses the smallest number and cannot hold the largest; bf16 holds both, but turns 1.001 into 1. The library chooses
 # by itself: bf16 where the hardware has it, fp16 with a gradient scaler on older cards, fp32 on a CPU.
 
 # %%
@@ -187,9 +194,9 @@ for card in ("Tesla T4", "GeForce RTX 3060", "A100 40GB"):
     print(f"{card:17} {scfm.estimate(minimal, gpu=card, cells=10_000)['precision']}")
 
 # %% [markdown]
-# **Exercise 1.3** (easy, 3 minutes). Your gradients are about 1e-6, and you train on a T4. Which precision will the
-# library take: "fp32", "bf16" or "fp16"? And what keeps those gradients from becoming 0? Answer with two words:
-# `answer = ("precision", "what keeps them")`.
+# **Exercise 1.3** (easy, 3 minutes). Your gradients are about 1e-8, and you train on a T4. Which precision will the
+# library take: "fp32", "bf16" or "fp16"? And what keeps those gradients from becoming 0? Answer with a pair of words or
+# phrases: `answer = ("precision", "what keeps them")`.
 
 # %%
 answer = ...
@@ -297,7 +304,7 @@ for cells, run in measured["runs"].items():
 #
 # ## Key takeaways
 #
-# * Set the threads before torch is imported, to the cores that you may really use.
+# * Set the number of threads before torch is imported, to the cores that you may really use.
 # * Training keeps 16 bytes for each parameter; what fills memory is activations, and they follow the batch.
 # * bf16 keeps the range, fp16 needs a scaler, and a CPU is best left at fp32 for models of this size.
 # * An estimate for hardware that nobody measured is a range. Distrust a single number, ours too.

@@ -17,7 +17,7 @@
 #
 # | | |
 # |---|---|
-# | minutes on a 2-core CPU | 1, and about 50 for you |
+# | minutes on a 2-core CPU | 1, and about 45 for you |
 # | minutes on a T4 | not measured |
 # | needs | nothing: it runs alone |
 
@@ -64,6 +64,9 @@ print(corner.rename_axis(index=None, columns=None).to_string())
 # %% [markdown]
 # Whole numbers: one for each molecule that was caught. (These were restored from published logarithms by scanpy's own
 # formula, and only 765 informative genes of some 20,000 are left, so that the file is small.)
+#
+# The cell types look exact, but nobody sorted these cells. Each got the name of the sorted cells whose mean expression it
+# resembles most, by correlation. Keep that in mind until section 10.
 #
 # How many of the entries are zero?
 
@@ -179,7 +182,8 @@ print("by hand, by scanpy, by the library: the same")
 #
 # Some genes are expressed in every cell at the same level; they teach nothing about cell types. A **highly variable**
 # gene varies more than its mean would explain: counting alone makes a gene with mean $m$ vary with variance $m$
-# (Poisson). The method `seurat_v3` fits that trend and ranks genes by what exceeds it.
+# (Poisson). The method `seurat_v3` fits a curve to all genes' variances over their means, and ranks genes by how far they
+# lie above it.
 
 # %%
 from scfm_lib.data import held_out
@@ -192,11 +196,18 @@ print(int(chosen.sum()), "of", len(chosen), "genes, chosen on", int(learn.sum())
 print("the first five:", ", ".join(ranked.sort_values("highly_variable_rank").index[:5]))
 
 # %%
+from skmisc.loess import loess
+
+seen = mean > 0
 figure, axes = plt.subplots(figsize=(7, 4))
 for which, colour, label in ((~chosen, "0.6", "not chosen"), (chosen, BLUE, "300 highly variable")):
     axes.scatter(mean[which], variance[which], s=9, color=colour, label=label, alpha=0.7)
 line = np.geomspace(mean.min(), mean.max(), 50)
 axes.plot(line, line, "--", color=ORANGE, label="counting alone: variance = mean")
+trend = loess(np.log10(mean[seen]), np.log10(variance[seen]), span=0.3, degree=2)  # as scanpy fits it
+trend.fit()
+order = np.argsort(mean[seen])
+axes.plot(mean[seen][order], 10 ** trend.outputs.fitted_values[order], color="black", label="the fitted trend")
 axes.set(
     xscale="log",
     yscale="log",
@@ -208,8 +219,9 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# *Figure: a dot for each gene, variance over mean, both logarithmic. All follow a rising band; the chosen genes lie at its
-# upper edge, above the dashed line where variance equals mean.*
+# *Figure: a dot for each gene, variance over mean, both logarithmic. All follow a rising band, and a black line, the fitted
+# trend, runs through its middle. The chosen genes lie above that line. (A few above it are not chosen: before genes are
+# ranked, single extreme counts are cut.) The dashed line is where variance equals mean.*
 #
 # These genes become the model's **tokens**, which it looks at one by one, each beside each (section 5). No gene is lost,
 # though: the **vocabulary** is every gene that was seen in at least `min_cells` of the cells to learn from. The model
@@ -313,8 +325,10 @@ print(f"{first.mean():.0%} held out; the same cells after the data have grown: {
 # ## 8. Two halves of every cell
 #
 # What is there to learn, without labels? For each molecule a coin is tossed: half A or half B. The model reads A and has
-# to predict B. The coin has no memory, so A and B share nothing but the cell they come from: noise cannot be copied from
-# one to the other (this is *count splitting*, Neufeld et al. 2022).
+# to predict B. The coin has no memory, so A and B share nothing but the cell they come from: the noise of counting cannot be
+# copied from one to the other (this is *count splitting*, Neufeld et al. 2022). Strictly that holds if a cell's counts
+# are Poisson numbers around what the cell expresses. What varies beyond that, such as a burst of one gene in this very
+# cell, is in both halves, and the model may learn it: it is a state of the cell, after all.
 
 # %%
 coins = np.random.default_rng(0)
@@ -448,6 +462,23 @@ answer = ...
 exercises.check("2.4", answer)
 
 # %% [markdown]
+# ## 10. Whose word is a label?
+#
+# The model uses no labels, but later we shall judge it by them. Can we? CD14 marks the *classical* monocytes of blood.
+# The *non-classical* ones have little of it, and much of FCGR3A (CD16) instead; S100A8 is strong in the classical ones.
+#
+# **Exercise 2.5** (easy, 5 minutes). Of the cells that are called "CD14+ Monocyte", what share (0 to 1) has at least one
+# molecule of FCGR3A?
+
+# %%
+answer = ...
+exercises.check("2.5", answer)
+
+# %% [markdown]
+# So a label is a claim, and has an origin of its own. Here a correlation gave one name to what are mostly other
+# monocytes. No model can be right by such labels and by biology at once; a score by them says how well vectors agree
+# with the labels. Notebook 06 judges on cells that were sorted by antibodies before they were sequenced.
+#
 # ## Key takeaways
 #
 # * Counts are whole molecules, and most entries are 0 because most molecules are never caught.
@@ -456,6 +487,7 @@ exercises.check("2.4", answer)
 # * Both lists are learned, so they are made from training cells alone.
 # * A token is a gene that was seen, with its value; zeros need no token.
 # * Each molecule goes to one of two halves by a coin. Predicting one half from the other cannot be done by copying noise.
+# * Ask where labels come from before you judge anything by them.
 #
 # ## Quiz
 

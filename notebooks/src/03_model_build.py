@@ -17,7 +17,7 @@
 #
 # | | |
 # |---|---|
-# | minutes on a 2-core CPU | under 1, and about 70 for you |
+# | minutes on a 2-core CPU | under 1, and about 65 for you |
 # | minutes on a T4 | not measured |
 # | needs | nothing: it runs alone. What a token is and why is told in more detail in notebook 02 |
 

@@ -12,8 +12,8 @@
 # # 05 · Watching a run
 #
 # **You will be able to** watch a run while it trains (on a dashboard, in TensorBoard, in Weights & Biases without
-# sending anything), say whether its loss and gradient norm look healthy, read what `nvidia-smi` says, and find out
-# why a training is slow: four causes, and what mends each.
+# sending anything), say whether its loss and gradient norm look healthy, read what `nvidia-smi` says, find out
+# why a training is slow (four causes, and what mends each), and look inside a step with a profiler and a roofline.
 #
 # | | |
 # |---|---|
@@ -45,7 +45,7 @@ import pandas as pd
 
 import exercises
 import scfm_lib as scfm
-from scfm_lib.reporting import BLUE, ORANGE, RED
+from scfm_lib.reporting import BLUE, COLOURS, ORANGE, RED
 
 plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes.spines.right": False})
 
@@ -140,7 +140,7 @@ left.set(
     xlabel="optimizer step", ylabel="loss (nats per molecule)", title="Too high a rate: a higher loss, or out of hand"
 )
 left.set_ylim(5.2, 8.0)  # what is higher leaves the picture
-right.set(xlabel="optimizer step", ylabel="gradient norm", title="A healthy norm begins high and settles")
+right.set(xlabel="optimizer step", ylabel="gradient norm", title="The lowest norm is not the healthiest run")
 left.legend(frameon=False)
 right.legend(frameon=False, loc="upper right")
 plt.tight_layout()
@@ -165,16 +165,20 @@ for rate, one in runs.items():
 # of all; but its loss stays above the healthy one's. So a small norm is not a good sign by itself: look at both.
 #
 # **The gradient norm** is the length of all gradients taken together: how steep the loss is where the model stands.
-# What to look for:
+#
+# What does clipping do for AdamW, which measures each gradient by its usual size anyway? A single gradient that is 40 times
+# as large as the others moves a weight only 1.2 times as far as usual. But the average of squares remembers it for a
+# hundred steps, and all of those are too short. What to look for:
 #
 # | you see | it means |
 # |---|---|
 # | large at first, then settling | healthy: the start is steep |
-# | one high row now and then | an odd batch; clipping scales that step down, nothing to do |
-# | tens of times `max_grad_norm`, row after row | each step goes too far: lower the learning rate, or warm up longer |
+# | one high row now and then | an odd batch; clipping keeps it out of AdamW's averages, nothing to do |
+# | tens of times `max_grad_norm`, row after row | look at the loss: if it does not fall, lower the learning rate or warm up longer |
 # | growing, row after row | the run is about to blow up: lower the learning rate |
 # | close to 0 while the loss is high | nothing is learned: is a part of the model cut off? |
-# | NaN or infinite | broken; `scfm.train` stops and names the last good checkpoint |
+# | NaN | broken; `scfm.train` stops and names the last good checkpoint |
+# | infinite | in fp16 now and then: the scaler skips that step and scales less; in fp32 or bf16 broken, as NaN |
 #
 # **The loss** should fall fast, then slowly. For the held-out cells the same: if theirs rises while the other falls,
 # the model learns its cells by heart.
@@ -298,14 +302,14 @@ exercises.check("5.2", answer)
 # %% [markdown]
 # ## 6. Why is my training slow?
 #
-# A training step is a relay: the loader prepares a batch, it goes to the card (if there is one), the card computes.
-# Whoever is slowest sets the pace. Four causes are common:
+# A training step is a relay: the loader prepares a batch, the host sends it to the card (if there is one) and tells it what
+# to compute, the card computes. The slowest of them sets the pace. Four causes are common:
 #
 # | cause | what you see | what mends it |
 # |---|---|---|
-# | **loader** | a large share of each step is waiting for data | a faster disk, `training.num_workers=1` |
+# | **loader** | a large share of each step is waiting for data | a faster disk; if a core is free, `training.num_workers=1` |
 # | **tiny batch** | no waiting, few cells in a batch; a card is idle | `training.batch_size=32`; on a card 128 |
-# | **transfers** | a card is idle, though data come in time and the batch is large | let host and card meet less often |
+# | **synchronisation** | a card is idle, though data come in time and the batch is large | let host and card wait for each other less often |
 # | **no mixed precision** | a card is busy, and computes in fp32 | `training.fp16=true`; newer cards `bf16=true` |
 #
 # The first two we plant here. First a **slow drive**: it gives 100 cells a second, as a network folder might. (The
@@ -343,8 +347,9 @@ two_cells = short("two_cells", {"training.batch_size": 2})
 print(two_cells.step, "steps with", 2 * two_cells.step, "cells in all")
 
 # %% [markdown]
-# The other two need a card. What you get here are **made-up records**: they have the shape of real ones and plausible
-# figures, but no card was at hand when they were written. They lie in `notebooks/exercises/data/`.
+# The other two need a card. What you get here are **made-up records**: they have the shape of real ones, and speeds and
+# memory within what `scfm estimate` says of these cards, but no card was at hand when they were written. They lie in
+# `notebooks/exercises/data/`.
 
 # %%
 from pathlib import Path
@@ -393,7 +398,8 @@ shares = {}
 for label, folder in folders.items():
     figures = summary(read_metrics(folder / "metrics.jsonl"))
     waiting = figures["data_share"]
-    computing = (1 - waiting) * figures.get("gpu_percent", 100) / 100
+    computing = figures["gpu_percent"] / 100 if "gpu_percent" in figures else 1 - waiting
+    waiting = min(waiting, 1 - computing)  # while the host waits, a card may still work through its queue
     shares[label] = {"waits for data": waiting, "computes": computing, "card is idle": 1 - waiting - computing}
 
 # %%
@@ -415,7 +421,7 @@ plt.show()
 # what tells them apart.
 #
 # **Exercise 5.3** (medium, 8 minutes). Name the cause for each of the four runs:
-# `answer = {"A": "...", "B": "...", "C": "...", "D": "..."}`, from `"loader"`, `"tiny batch"`, `"transfers"` and
+# `answer = {"A": "...", "B": "...", "C": "...", "D": "..."}`, from `"loader"`, `"tiny batch"`, `"synchronisation"` and
 # `"no mixed precision"`.
 
 # %%
@@ -446,10 +452,10 @@ for label, folder in folders.items():
     print(label, [finding["cause"] for finding in doctor(folder)["findings"]])
 
 # %% [markdown]
-# Why transfers, if a batch takes microseconds on the bus? Because of the *meeting*. A card works through a queue: the
-# host puts operations in and runs ahead. Whoever asks for a number (`loss.item()`, a print, a row in a log) must wait
-# until the queue is empty, and then the card waits until the host has put something in again. Run B does so at each
-# step.
+# What is *synchronisation*? A card works through a queue: the host puts operations in and runs ahead. Whoever asks for a
+# number (`loss.item()`, a print, a row in a log) must wait until the queue is empty, and then the card waits until the
+# host has put something in again. Run B does so at each step. It is this waiting that costs time; the bytes that travel,
+# as you worked out above, hardly do.
 #
 # ### Does the cure work?
 #
@@ -485,6 +491,131 @@ exercises.check("5.4", answer)
 # yours, the row of `metrics.jsonl` is what to send along.
 
 # %% [markdown]
+# ## 7. Inside a step
+#
+# The doctor looks at a step from outside. Where does the time go *within* it? **`torch.profiler`** writes down every operation
+# and how long it took, here on your machine, for MINIMAL's own step:
+
+# %%
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler's own messages
+
+from scfm_lib.start import new_model
+from scfm_lib.train import new_state, training_step
+
+minimal = scfm.load_config("minimal")
+minimal.model.n_genes = store.n_tokens
+settings = minimal.training
+model = new_model(minimal.model, seed=0, genes=len(store.symbols))
+state = new_state(model, settings, torch.device("cpu"))
+step_batches = [HalfCells(store, np.flatnonzero(~store.held_out), 32, 0, settings.token_share)[i] for i in range(8)]
+for batch in step_batches[:3]:
+    training_step(state, [batch], 0.001)  # the first steps allocate memory
+print("parameters:", f"{sum(p.numel() for p in model.parameters()):,}")
+
+# %% tags=["nbval-ignore-output"]
+with profile(activities=[ProfilerActivity.CPU]) as profiled:
+    for batch in step_batches[3:]:
+        training_step(state, [batch], 0.001)
+operations = pd.Series({row.key: row.self_cpu_time_total for row in profiled.key_averages()}) / 5e3  # ms a step
+for name, took in operations.nlargest(8).items():
+    print(f"{name[:48]:48} {took:6.1f} ms {took / operations.sum():5.0%}")
+
+# %% [markdown]
+# `mm` and `addmm` are matrix products, and they should be the largest part: they are the work itself. What else stands high
+# up is what there is to gain.
+#
+# ### Why is one operation fast and another slow?
+#
+# A processor does two things at a time: it computes, and it fetches numbers from memory. How many operations are done for each
+# byte that is moved is an operation's **intensity**. Below some intensity, memory sets the pace, above it, arithmetic. That
+# gives a *roofline*: a slope, then a flat roof. First the roof of your machine, from a large product and a large copy:
+
+
+# %%
+def fastest(function, *given):
+    """The least seconds of five calls, after one that allocates."""
+    function(*given)
+    took = []
+    for _ in range(5):
+        started = time.perf_counter()
+        function(*given)
+        took.append(time.perf_counter() - started)
+    return min(took)
+
+
+square, long = torch.randn(1536, 1536), torch.randn(16_000_000)
+other = torch.empty_like(long)
+
+# %% tags=["nbval-ignore-output"]
+peak = 2 * 1536**3 / fastest(torch.mm, square, square)  # operations a second
+bandwidth = 2 * 4 * len(long) / fastest(other.copy_, long)  # bytes a second, read and written
+print(f"products: {peak / 1e9:.0f} GFLOP/s, memory: {bandwidth / 1e9:.0f} GB/s")
+print(f"below {peak / bandwidth:.0f} operations a byte, memory sets the pace")
+
+# %% [markdown]
+# Now four operations of a step: the widening of tokens in the feed-forward part (a product), the same for two tokens alone, the
+# GELU behind it, and a layer norm. (A GELU is counted as 10 operations for each number, a layer norm as 8.)
+
+# %%
+import torch.nn.functional as F
+
+tokens, h, f = 64 * 80, 128, 512  # 64 half cells with 80 tokens each
+few, many, wide, weight = torch.randn(2, h), torch.randn(tokens, h), torch.randn(tokens, f), torch.randn(h, f)
+tried = {  # what is called, its operations, the bytes it reads and writes
+    "product, 64 half cells": ((torch.mm, many, weight), 2 * tokens * h * f, 4 * (tokens * h + h * f + tokens * f)),
+    "product, one token each of 2": ((torch.mm, few, weight), 2 * 2 * h * f, 4 * (2 * h + h * f + 2 * f)),
+    "GELU": ((F.gelu, wide), 10 * tokens * f, 4 * 2 * tokens * f),
+    "layer norm": ((F.layer_norm, many, (h,)), 8 * tokens * h, 4 * 2 * tokens * h),
+}
+
+# %% tags=["nbval-ignore-output"]
+reached = {name: (work / size, work / fastest(*call)) for name, (call, work, size) in tried.items()}
+for name, (intensity, speed) in reached.items():
+    print(f"{name:29} {intensity:6.1f} operations a byte, {speed / 1e9:6.1f} GFLOP/s")
+
+# %%
+figure, axes = plt.subplots()
+intensities = np.geomspace(0.3, 500, 50)
+axes.plot(intensities, np.minimum(peak, bandwidth * intensities) / 1e9, color="black", label="the roof of this machine")
+for (name, (intensity, speed)), colour in zip(reached.items(), COLOURS, strict=False):
+    axes.plot(intensity, speed / 1e9, "o", color=colour, markersize=9, label=name)
+axes.set(xscale="log", yscale="log", xlabel="operations for each byte", ylabel="GFLOP/s reached")
+axes.set_title("Large products come near the roof, the rest cannot", fontsize=11)
+axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+plt.show()
+
+# %% [markdown]
+# *Figure: operations per second over operations per byte, both logarithmic. A black line rises and then is flat: the most
+# that this machine can do. Four dots for four operations; the large product lies furthest right and highest. (Small tensors
+# stay in the processor's caches, which are faster than memory, so a dot may lie above the slope.)*
+#
+# The same product for two tokens has a far lower intensity: it reads all the weights, and does little with them. So that is what
+# is behind "tiny batch" in section 6.
+#
+# ### What a barrier costs
+#
+# torch shares each operation out to its threads, and at the end of each, all wait for the last one: a *barrier*. For a long
+# operation that is nothing. For a short one it can be more than the work:
+
+# %% tags=["nbval-ignore-output"]
+threads = torch.get_num_threads()
+for name, (call, _, _) in tried.items():
+    took = {}
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        took[count] = fastest(*call)
+    print(f"{name:29} {1e6 * took[1]:7.0f} us with one thread, {1e6 * took[threads]:7.0f} with {threads}")
+torch.set_num_threads(threads)
+
+# %% [markdown]
+# And if another program holds one of the cores, every barrier waits for the thread that was put aside. The library therefore
+# gives each thread a share of the *cells* of a step and lets it work through all operations alone, with one
+# barrier for the step (`training.threads`; CONTRIBUTING.md has what that brought).
+
+# %% [markdown]
 # ## Key takeaways
 #
 # * A run writes down what it does; whoever watches reads `metrics.jsonl`: the dashboard, TensorBoard, the doctor.
@@ -493,6 +624,7 @@ exercises.check("5.4", answer)
 # * GPU-Util says that the card does not wait, not that it is used well.
 # * Slow training waits for the loader, starts too many small operations, lets host and card meet too often, or computes
 #   in fp32 what it could in half. Shares of time tell which; `scfm doctor RUN` says what to set.
+# * Large matrix products reach what the processor can do; small operations wait for memory and for barriers.
 # * Change one thing, measure again.
 #
 # ## Quiz

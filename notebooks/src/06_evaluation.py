@@ -17,7 +17,7 @@
 #
 # | | |
 # |---|---|
-# | minutes on a 2-core CPU | 3, and about 75 for you |
+# | minutes on a 2-core CPU | 3, and about 45 for you |
 # | minutes on a T4 | not measured |
 # | needs | nothing: it runs alone. What [CELL] and attention are is told in notebook 03 |
 
@@ -55,7 +55,8 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 #
 # 700 blood cells come with scanpy, so nothing is downloaded. For more of them write `name = "pbmc3k"`. About a fifth is
 # **held out**, by the hash of a cell's name: the choice of genes, the PCA and the model never see those cells, nor does
-# a probe learn from their labels.
+# a probe learn from their labels. (The labels of these cells come from a correlation with sorted cells, not from sorting:
+# notebook 02, section 10.)
 
 # %%
 from scfm_lib.data import held_out
@@ -73,7 +74,7 @@ print(counted.sort_values("held out", ascending=False).rename_axis(columns=None)
 
 # %% [markdown]
 # Look at the small numbers before any score. A type with a single held-out cell is either found or not, by luck, and yet
-# it counts as much as the others in a mean over types. That is the first honest thing to say here.
+# it counts as much as the others in a mean over types.
 #
 # Now a model: MINIMAL, trained here on the cells to learn from, once, for its 5 epochs (a minute or so).
 
@@ -123,6 +124,21 @@ def vectors_of(cells):
 vectors = vectors_of(adata)
 for method, of_cells in vectors.items():
     print(f"{method:10}", of_cells.shape)
+
+# %% [markdown]
+# **Exercise 6.1** (medium, 5 minutes). A colleague wants to claim: "works for cells of donors never seen". These were
+# the steps. Which of them let the answer leak? `answer` is a list of their numbers.
+#
+# 1. Cells that express fewer than 100 genes are left out.
+# 2. The 1,000 most variable genes are chosen, by all cells.
+# 3. Each cell's counts are divided by its total.
+# 4. A PCA is fitted on the training cells and applied to all.
+# 5. The probe's number of neighbours is 5, 15 or 50: whichever scores best on the held-out cells.
+# 6. A fifth of the cells, drawn at random from every donor, is held out.
+
+# %%
+answer = ...
+exercises.check("6.1", answer)
 
 # %% [markdown]
 # ## 2. A UMAP: to look at, not to measure
@@ -258,21 +274,6 @@ for way in ("scratch", "adapted"):
 # %%
 answer = ...
 exercises.check("6.2", answer)
-
-# %% [markdown]
-# **Exercise 6.1** (medium, 5 minutes). A colleague wants to claim: "works for cells of donors never seen". These were
-# the steps. Which of them let the answer leak? `answer` is a list of their numbers.
-#
-# 1. Cells that express fewer than 100 genes are left out.
-# 2. The 1,000 most variable genes are chosen, by all cells.
-# 3. Each cell's counts are divided by its total.
-# 4. A PCA is fitted on the training cells and applied to all.
-# 5. The probe's number of neighbours is 5, 15 or 50: whichever scores best on the held-out cells.
-# 6. A fifth of the cells, drawn at random from every donor, is held out.
-
-# %%
-answer = ...
-exercises.check("6.1", answer)
 
 # %% [markdown]
 # ## 4. A data set never trained on
@@ -597,7 +598,7 @@ exercises.check("6.4", answer)
 # * A UMAP is to look at. Random weights sort cells too, to a degree, so the untrained model belongs in every table.
 # * Macro-F1 lets rare types count, and with few cells it is noisy: give a range with it.
 # * Attention says where a block reads. What a gene changes is found by taking it away.
-# * What gene embeddings know may come from their start; compare before you marvel.
+# * What gene embeddings know may come from their start: compare with it before you are impressed.
 # * Try PCA with logistic regression first. If it wins, say so and use it.
 #
 # ## Quiz

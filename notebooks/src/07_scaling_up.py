@@ -13,11 +13,12 @@
 #
 # **You will be able to** say what each lever saves in memory and costs in time, and measure it on your machine; train
 # from cells that do not fit in memory; share a run between two processes and show that it is the same run; work out
-# what a rented card costs; take cells from CELLxGENE Census; and give your model away so that others can trust it.
+# what a rented card costs; take cells from CELLxGENE Census; give your model away so that others can trust it; and fit
+# a small scaling law.
 #
 # | | |
 # |---|---|
-# | minutes on a 2-core CPU | 3, and about 45 for you |
+# | minutes on a 2-core CPU | 3, and about 35 for you |
 # | minutes on a T4 | not measured |
 # | needs | nothing: it runs alone. What the training loop does is told in notebook 04 |
 
@@ -79,7 +80,7 @@ print(f"{len(store)} cells, {len(store.symbols)} genes, {store.n_tokens} of them
 
 # %% [markdown]
 # `memory` runs a real training step on tensors that have shapes but no contents, and counts what is alive at the
-# worst moment. So it can be told beforehand, and to the byte.
+# worst moment. So it can be told beforehand, within some 2 % of what torch's own counter finds in the real step.
 
 # %%
 from dataclasses import replace
@@ -119,8 +120,7 @@ exercises.check("7.1", answer)
 # %% [markdown]
 # ## 2. The levers
 #
-# The hardware guide that this workbook grew out of names these ways to save memory. Each is a line or two of the
-# config:
+# These are the ways to save memory. Each is a line or two of the config:
 
 # %%
 levers = {
@@ -153,7 +153,7 @@ for lever, changes in levers.items():
     print(f"{lever:26} {megabytes[lever]:4.0f} MB, saves {saved:4.0%}")
 
 # %% [markdown]
-# That was exact, and the same on every machine. Time is not: so take real steps on a batch of middling length. All
+# That was counted, and is the same on every machine. Time is not: so take real steps on a batch of middling length. All
 # levers take turns, five times, and the quickest step of each is kept, which other programs disturbed least.
 
 # %%
@@ -191,7 +191,8 @@ for lever, took in seconds.items():
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True)
 left.barh(list(megabytes), list(megabytes.values()), color=BLUE)
 left.set(xlabel="MB of tensors at the peak", title="Memory: counted")
-right.barh(list(seconds), list(seconds.values()), color=ORANGE)
+right.plot(list(seconds.values()), list(seconds), "o", color=ORANGE, markersize=8)  # dots: a log axis has no 0
+right.grid(axis="y", alpha=0.3)
 right.set(xscale="log", xlabel="seconds per 1,000 cells (log scale)", title="Time: measured on this machine")
 right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
 right.xaxis.set_major_formatter("{x:g}")
@@ -201,16 +202,19 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# *Figure: two sets of bars, one bar for each lever and one for the config as it is. Left, the memory at the peak: each
-# lever makes it smaller, checkpointing and half of the cells by little. Right, the seconds that 1,000 cells take on this machine.*
+# *Figure: a row for each lever and one for the config as it is. Left, bars for the memory at the peak: each lever makes it
+# smaller, checkpointing and half of the cells by little. Right, dots for the seconds that 1,000 cells take on this machine.*
 #
 # How to read it:
 #
-# * **Accumulation** changes nothing about the steps, as we shall see in section 4. Take it first.
-# * **Checkpointing** keeps only what goes into each block and computes the rest again on the way back. With MINIMAL's
-# two blocks there is hardly anything to win; see below.
-# * **Mixed precision** is made for cards that have it in hardware. On a CPU look at the right side before you use it:
-# without bf16 in hardware each product is emulated. When this was written, that took 16 times as long.
+# * **Accumulation** and **checkpointing** change nothing about the steps: the same gradient, but for rounding (section 4).
+# So choose between them by what they cost in time for the memory that you need, and that depends. Accumulation does a
+# batch in pieces, and pieces that are too small leave a machine idle: on a card it can cost hours where checkpointing
+# costs minutes. Checkpointing keeps only what goes into each block and computes the rest again on the way back, up to a
+# third more work. With MINIMAL's two blocks there is hardly anything to win by it; see below.
+# * **Mixed precision** is made for hardware that has it. Look at the right side before you use it on a CPU: where bf16 is
+# not in the hardware each product is emulated. On such a machine it took 16 times as long. It is not the same model to
+# the last digit, either: under CPU autocast what travels from block to block is kept in bf16 too, with 8 bits.
 # * **Fewer tokens** or a **smaller model** save both, but it is another model. Judge it anew (notebook 06). One block of
 # two saves more than half, because the last block works out the row of [CELL] alone (notebook 03).
 # * **Fewer cells**, `data.n_obs`, save disk, and time because an epoch has fewer steps. A step takes as long as before
@@ -229,7 +233,53 @@ for preset in ("minimal", "default", "large"):
     print(f"{preset:8} {config.model.num_layers} blocks: {peaks[0]:6,.0f} -> {peaks[1]:5,.0f} MB")
 
 # %% [markdown]
-# `scfm estimate --preset large` lists them for your config, sorted, without a single training step of it.
+# `scfm estimate --preset large` lists them for your config, with what each would save and cost, without a single training
+# step of it.
+
+# %% [markdown]
+# ### Half precision, opened
+#
+# What does `bf16=True` do? The weights stay in fp32. Inside `autocast`, operations that gain from it take and give half
+# precision, the others do not:
+
+# %%
+from torch.nn import functional as F
+
+x, w = torch.randn(4, 8), torch.randn(8, 8)
+with torch.autocast("cpu", dtype=torch.bfloat16):
+    y = F.linear(x, w)
+    kinds = {"linear": y, "its GELU": F.gelu(y), "layer norm of it": F.layer_norm(y, (8,)), "x + it": x + y}
+    kinds |= {"log_softmax of it": y.log_softmax(-1), "its mean": y.mean()}
+for name, value in kinds.items():
+    print(f"{name:18} {str(value.dtype).removeprefix('torch.')}")
+
+# %% [markdown]
+# So a product's result is bf16, and what follows keeps what it is given, until a number in fp32 joins in (on a card layer norms
+# and softmaxes are taken back to fp32). The loss is computed outside, in fp32. The two kinds of half precision differ in range
+# and digits:
+
+# %%
+for kind in (torch.float32, torch.bfloat16, torch.float16):
+    info = torch.finfo(kind)
+    print(
+        f"{str(kind)[6:]:9} smallest {info.smallest_normal:.0e}, largest {info.max:.0e}, next after 1: {1 + info.eps:.9g}"
+    )
+
+# %% [markdown]
+# fp16 is the narrow one, so gradients fall out of it at the lower end. **Loss scaling** by hand: multiply the loss before
+# `backward()`, divide the gradients after it.
+
+# %%
+tiny = torch.tensor(2e-8)  # a gradient
+print("in fp16:", tiny.half().item())
+scale = 2.0**16  # a power of two changes no digits
+scaled = (tiny * scale).half()
+print(f"scaled up: {scaled.item():.4g}, and back in fp32: {(scaled.float() / scale).item():.3g}")
+print("too much of it:", (tiny * 2.0**45).half().item())
+
+# %% [markdown]
+# Infinity in a gradient means that the scale was too large: `GradScaler` then skips the step and halves it, and doubles it again after
+# 2,000 steps without one. bf16 needs none of that.
 
 # %% [markdown]
 # ## 3. More cells than memory
@@ -438,21 +488,27 @@ plt.show()
 # %% [markdown]
 # *Figure: the loss over 20 steps, a wide pale line for one process and a dashed line for two. They lie on each other.*
 #
-# Two processes on two cores that one process could use as well gain nothing: do not do it at home. It pays with two
-# cards.
+# Two processes on two cores that one process could use as well gain nothing: do not do it at home. It is made for two
+# cards; we had none to measure what it gains there.
 #
 # ### On Kaggle's two T4s
 #
 # A notebook cannot be started by `torchrun`; accelerate's `notebook_launcher` starts the processes from a cell. It
-# must come before anything in the notebook has touched a card, so restart the kernel first. Elsewhere this cell does
-# nothing. **We have not run it on two cards**: none were at hand.
-
+# must come before anything in the notebook has touched a card. So restart the kernel, run the set-up cell at the top and
+# then this one, which needs no other. Elsewhere it does nothing. **We have not run it on two cards**: none were at hand.
 
 # %%
+import os
+
+import torch
+
+
 def train_on_both():
     """What each of the two processes does."""
+    import scfm_lib as scfm
+
     settings = scfm.load_config("default", {"training.batch_size": 16})
-    scfm.train(settings, name, run_dir=scfm.work_dir() / "two_cards")
+    scfm.train(settings, "pbmc3k", run_dir=scfm.work_dir() / "two_cards")
 
 
 if os.environ.get("KAGGLE_KERNEL_RUN_TYPE") and torch.cuda.device_count() == 2:
@@ -605,11 +661,106 @@ print(card[card.index("## Data") : card.index("## Limits")])
 # (`hf upload NAME/my-first-model my-first-model`). The notebook sends nothing.
 
 # %% [markdown]
+# ## 8. What does more buy? A small scaling law
+#
+# Papers on large models draw the held-out loss over the size of the model, or over the data, and find lines on logarithmic
+# axes: the loss falls towards a floor like a power,
+#
+# $$\text{loss}(n) = \text{floor} + a \, n^{-b}.$$
+#
+# We can draw one, small, in a minute. All models here take the same 120 steps, and all are judged on the same held-out cells
+# over the same genes, else their losses could not be compared. First the model, then the data:
+
+# %%
+from scfm_lib.dataset import HalfCells
+from scfm_lib.start import pca_start
+from scfm_lib.train import learning_rate, validation_loss
+
+learn, STEPS = np.flatnonzero(~store.held_out), 120
+
+
+def judged(width, cells, seed):
+    """The held-out loss of a model with one block of this width, from so many cells, and its parameters."""
+    shape = minimal.model.model_copy(update={"hidden_dim": width, "ff_dim": 4 * width, "num_layers": 1})
+    shape.gene_embedding_dim = min(64, width)
+    settings = minimal.training.model_copy(update={"seed": seed, "learning_rate": 0.004})
+    chosen = np.sort(np.random.default_rng(seed).permutation(learn)[:cells])
+    start = pca_start(store, chosen, shape.gene_embedding_dim, seed)
+    state = new_state(new_model(shape, seed, start), settings, CPU)
+    batches = HalfCells(store, chosen, 32, seed, settings.token_share)
+    for step in range(STEPS):
+        training_step(state, [batches[step]], learning_rate(step, STEPS, settings))
+    return validation_loss(state, store), sum(p.numel() for p in state.model.parameters())
+
+
+# %%
+widths, counts = (8, 16, 32, 64), (70, 140, 280, len(learn))
+by_width = {width: [judged(width, len(learn), seed) for seed in range(3)] for width in widths}
+by_cells = {cells: [judged(64, cells, seed)[0] for seed in range(3)] for cells in counts}
+sizes = [found[0][1] for found in by_width.values()]
+losses = {"parameters": (sizes, [[loss for loss, _ in found] for found in by_width.values()])}
+losses["cells to learn from"] = (list(counts), list(by_cells.values()))
+for what, (numbers, found) in losses.items():
+    means = ", ".join(f"{n:,}: {np.mean(seeds):.3f}" for n, seeds in zip(numbers, found, strict=True))
+    print(f"{what}: {means}")
+
+# %% [markdown]
+# The law has three unknowns, and we have four sizes with three seeds each. How sure is the fit? Draw the seeds anew, with
+# repeats, and fit again, 200 times (a bootstrap, as in notebook 06).
+
+# %%
+from scipy.optimize import least_squares
+
+
+def fit(numbers, means):
+    """Floor, a and b of the law."""
+    n = np.array(numbers) / numbers[0]  # so that `a` is what the smallest has above the floor
+    wrong = lambda law: law[0] + law[1] * n ** -law[2] - means  # noqa: E731
+    first = [min(means) - 0.01, max(means) - min(means), 0.5]
+    return least_squares(wrong, first, bounds=([0, 0, 0.01], [10, 10, 5])).x
+
+
+rng = np.random.default_rng(0)
+laws = {}
+for what, (numbers, found) in losses.items():
+    drawn = [[np.mean(rng.choice(seeds, 3)) for seeds in found] for _ in range(200)]
+    laws[what] = np.array([fit(numbers, np.array(means)) for means in drawn])
+    for name, values in zip(("floor", "b"), laws[what][:, [0, 2]].T, strict=True):
+        low, middle, high = np.percentile(values, [5, 50, 95])
+        print(f"{what:20} {name:5} {middle:.2f} ({low:.2f} to {high:.2f})")
+
+# %%
+figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+for panel, (what, (numbers, found)) in zip(panels, losses.items(), strict=True):
+    further = np.geomspace(numbers[0], 10 * numbers[-1], 60)
+    curves = [floor + a * (further / numbers[0]) ** -b for floor, a, b in laws[what]]
+    panel.fill_between(
+        further, *np.percentile(curves, [5, 95], axis=0), color=ORANGE, alpha=0.3, label="fitted: 5 to 95 %"
+    )
+    for n, seeds in zip(numbers, found, strict=True):
+        panel.plot([n] * 3, seeds, "o", color=BLUE, markersize=4, label="a training" if n == numbers[0] else None)
+    panel.axvline(numbers[-1], color="0.5", linestyle=":", label="guessed from here on")
+    panel.set(xscale="log", xlabel=what)
+panels[0].set_ylabel("held-out loss, nats per molecule")
+panels[1].legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# *Figure: the held-out loss over parameters (left) and over cells (right), the axes across logarithmic. Dots are trainings,
+# bands the fitted laws with their uncertainty, drawn on to ten times the largest size tried.*
+#
+# Read it with care. The band is narrow where there are dots; that it stays narrow beyond them is an assumption of the law, not a
+# finding. Steps were equal here, so a larger model is not yet trained to its end. And the loss is not what you want to use: whether
+# vectors become better is another question (notebook 06). What it does answer: with so few cells, more cells buy far more
+# than a wider model.
+
+# %% [markdown]
 # ## Key takeaways
 #
 # * Memory is model (16 bytes a parameter) plus activations, and a straight line in the batch size.
-# * Accumulation first: it changes nothing but memory and time. Then checkpointing. Measure time, do not guess it.
+# * Accumulation and checkpointing change nothing but memory and time. Take the one that costs less time: measure it.
 # * Cells stay on disk. More of them cost time, not memory.
+# * A scaling law is a fit: give its uncertainty, and do not trust it far beyond the sizes that were tried.
 # * Parts of a batch are weighted by their molecules. Then two processes make the run of one.
 # * Cost is price times hours: compare runs, not hours. Two cards are done sooner, and cost more than one.
 # * Share weights that cannot run code, and a card that says what the model has seen.

@@ -76,7 +76,7 @@ def diagnose(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
         findings.append(_tiny_batch(figures, cells, on_card))
     pieces, talks = settings.gradient_accumulation_steps, settings.log_every_steps < TALK
     if idle and (talks or pieces > 1 or not small):
-        findings.append(_transfers(figures, cells, pieces, settings.log_every_steps))
+        findings.append(_synchronisation(figures, cells, pieces, settings.log_every_steps))
     if on_card and figures["precision"] == "fp32" and figures.get("compute_capability", 0) >= TENSOR_CORES:
         findings.append(_full_precision(figures))
     if not on_card and figures["precision"] == "bf16":
@@ -90,7 +90,7 @@ def diagnose(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
         findings.append(_finding("loss", evidence, "begin anew with a lower learning rate", lower))
     notes = sorted({row["note"] for row in rows if "note" in row})
     if on_card and busy is None:
-        notes.append("the driver did not say how busy the card was, so batch size and transfers were not judged")
+        notes.append("the driver did not say how busy the card was, so batch size and synchronisation were not judged")
     if on_card and starved:
         notes.append("mend the loader first, then ask again: how busy the card is says little while it waits for data")
     return {"healthy": not findings, "figures": figures, "findings": findings, "notes": notes}
@@ -161,7 +161,7 @@ def _tiny_batch(figures: dict[str, Any], cells: int, on_card: bool) -> dict[str,
     return _finding("tiny batch", evidence, do, f"training.batch_size={max(128, 2 * cells) if on_card else 32}")
 
 
-def _transfers(figures: dict[str, Any], cells: int, pieces: int, log_every: int) -> dict[str, Any]:
+def _synchronisation(figures: dict[str, Any], cells: int, pieces: int, log_every: int) -> dict[str, Any]:
     evidence = (
         f"the card is busy {figures['gpu_percent']:.0f} % of the time, and does not wait for the loader "
         f"({figures['data_share']:.0%}): it waits for the host"
@@ -175,11 +175,11 @@ def _transfers(figures: dict[str, Any], cells: int, pieces: int, log_every: int)
         reasons.append(f"every step is sent in {pieces} pieces")
         changes += [f"training.batch_size={cells * pieces}", "training.gradient_accumulation_steps=1"]
     do = (
-        "let host and card meet less often (as far as memory allows)"
+        "let host and card wait for each other less often (as far as memory allows)"
         if changes
         else ("no setting explains it: look for .item(), .cpu() or print in what you added, or ask torch.profiler")
     )
-    return _finding("transfers", "; ".join([evidence, *reasons]), do, *changes)
+    return _finding("synchronisation", "; ".join([evidence, *reasons]), do, *changes)
 
 
 def _full_precision(figures: dict[str, Any]) -> dict[str, Any]:

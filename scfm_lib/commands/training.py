@@ -85,7 +85,8 @@ def demo_command(
     source, config, beside = scfm.find_data(data), scfm.load_config("minimal"), {}
     run = scfm.train(config, source, run_dir=run_dir)
     if not run.signal and is_model_dir(SHIPPED_MODEL):
-        say("once more, from the model in data/minimal")
+        say("once more, from the model in data/minimal, which has met cells like the bundled ones: it learned from")
+        say("PBMC3k and from other cells of the study that the bundled ones come from (data/minimal/README.md)")
         beside["pretrained"] = scfm.load_model(SHIPPED_MODEL)
         adapted = scfm.train(config, source, init=SHIPPED_MODEL, run_dir=run.dir.with_name(f"{run.dir.name}-adapted"))
         run.signal, beside["adapted"] = adapted.signal, adapted.model

@@ -139,16 +139,14 @@ def find_genes(wanted: list[str], symbols: np.ndarray, ensembl: np.ndarray) -> n
     """Numbers of the genes asked for, by symbol or Ensembl id, in any case: (found,) int64.
 
     Raises:
-        InputError: a gene is not there; the nearest name is suggested.
+        InputError: a gene is not there; a name that is nearly the same is suggested.
     """
     known = {str(name).upper(): number for names in (ensembl, symbols) for number, name in enumerate(names) if name}
     for gene in wanted:
         if gene.upper() not in known:
-            near = difflib.get_close_matches(gene.upper(), known, n=1, cutoff=0.0)
-            raise InputError(
-                f"data.preprocessing.must_include: gene {gene!r} is not in the data; the nearest name is "
-                f"{near[0] if near else 'none'!r}"
-            )
+            near = difflib.get_close_matches(gene.upper(), known, n=1, cutoff=0.8)
+            perhaps = f"write {near[0]!r}, if that is meant, or leave it out" if near else "leave it out"
+            raise InputError(f"data.preprocessing.must_include: gene {gene!r} is not in the data; {perhaps}")
     return np.unique([known[gene.upper()] for gene in wanted]).astype(np.int64)
 
 

@@ -62,7 +62,8 @@ def check_text(found: dict[str, Any]) -> str:
             f"\nTraining on: {found['target']['name']} ({found['target']['why']})",
             aligned(verdicts),
             f"\nThreads: {threads['threads']}{now}; before torch is imported: {threads['shell']}",
-            "Hours are estimated, for cells like those of PBMC3k; `scfm estimate --preset NAME` measures real steps.",
+            "Hours are estimated, for cells like those of PBMC3k and the jobs of the hardware guide, of many epochs.",
+            "`scfm estimate --preset NAME` measures real steps, with the epochs that `scfm train` would take.",
         ]
     )
 
@@ -121,8 +122,8 @@ def dollars(low: float, high: float) -> str:
 
 
 def duration_saved(seconds: float) -> str:
-    """A saving, or with a minus what it costs."""
-    return duration(seconds) if seconds >= 0 else f"-{duration(-seconds)}"
+    """A saving, or what it costs."""
+    return duration(seconds) if seconds >= 0 else f"costs {duration(-seconds)}"
 
 
 def fit_text(found: dict[str, Any]) -> str:

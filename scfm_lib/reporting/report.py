@@ -185,7 +185,9 @@ def write_report(result: dict[str, Any], checkpoint: str | Path | None = None, f
         state = load_checkpoint(file)
         sections += [_tokens(state), _training(file, state, draw)]
     write_text(folder / "scores.json", json.dumps(told(result), indent=1))
-    used = "".join(f" {line}" for name, line in CITE.items() if any(method.startswith(name) for method in _run(result)))
+    used = "".join(
+        f" {line}" for name, line in CITE.items() if name and any(method.startswith(name) for method in _run(result))
+    )
     sections += [
         f"<h2>How it was judged</h2><p>{html.escape(result['protocol'])}</p>",
         f"<h2>To cite</h2><p>{html.escape(CITE[''] + used)}</p>",

@@ -110,7 +110,9 @@ def checked_vectors(key: str, given: Mapping[str, Any], cells: int, taken: Conta
     if key in taken:
         raise InputError(f"{key!r} is the name of a baseline; give these vectors another name")
     if key not in given:
-        raise InputError(f"obsm has no {key!r}; choose --obsm from: {', '.join(map(str, given)) or 'none'}")
+        keys = ", ".join(map(str, given))
+        there = f"choose --obsm from: {keys}" if keys else "it is empty: scfm embed fills it"
+        raise InputError(f"obsm has no {key!r}; {there}")
     try:
         dense = given[key].toarray() if sp.issparse(given[key]) else given[key]
         vectors = np.asarray(dense, dtype=np.float32)

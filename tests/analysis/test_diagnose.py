@@ -74,7 +74,10 @@ def test_both_are_named_together(cells, tiny, tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "cause", "change"),
-    [("run_d", "no mixed precision", "training.fp16=true"), ("run_b", "transfers", "training.log_every_steps=50")],
+    [
+        ("run_d", "no mixed precision", "training.fp16=true"),
+        ("run_b", "synchronisation", "training.log_every_steps=50"),
+    ],
 )
 def test_the_made_up_records_of_cards(name: str, cause: str, change: str) -> None:
     found = doctor(MADE_UP / name)
@@ -100,9 +103,13 @@ def test_a_busy_card_in_half_precision_is_healthy() -> None:
     ("changes", "figures", "expected"),
     [
         ({"training.batch_size": 16}, {"gpu_percent": 30}, ["tiny batch"]),
-        ({"training.batch_size": 16, "training.log_every_steps": 1}, {"gpu_percent": 30}, ["tiny batch", "transfers"]),
-        ({"training.gradient_accumulation_steps": 8}, {"gpu_percent": 30}, ["transfers"]),
-        ({}, {"gpu_percent": 30}, ["transfers"]),
+        (
+            {"training.batch_size": 16, "training.log_every_steps": 1},
+            {"gpu_percent": 30},
+            ["tiny batch", "synchronisation"],
+        ),
+        ({"training.gradient_accumulation_steps": 8}, {"gpu_percent": 30}, ["synchronisation"]),
+        ({}, {"gpu_percent": 30}, ["synchronisation"]),
         ({"training.log_every_steps": 1}, {"gpu_percent": 30, "data_seconds": 0.03}, ["loader"]),
         ({}, {"gpu_percent": 98, "precision": "fp32"}, ["no mixed precision"]),
         ({}, {"gpu_percent": 98, "precision": "fp32", "compute_capability": 6.1}, []),  # a card without fast halves

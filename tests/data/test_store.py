@@ -141,7 +141,7 @@ def test_fewer_genes_than_asked_is_said_loudly(cells, tiny, tmp_path) -> None:
     tiny.model.n_genes = 500
     store = scfm.prepare([cells], tiny, tmp_path / "store")
     assert store.n_tokens == len(store.symbols) <= 120
-    assert any(line.startswith("FEWER TOKENS: 500 genes were asked for") for line in store.report)
+    assert any(line.startswith("FEWER TOKENS: the config asks for 500, ") for line in store.report)
 
 
 def test_an_existing_or_damaged_store_is_left_alone(cells, tiny, tmp_path) -> None:
@@ -248,7 +248,7 @@ def test_genes_that_must_be_tokens_are(tiny, cells, tmp_path) -> None:
     assert len(tokens & set(plain.symbols[: plain.n_tokens])) >= store.n_tokens - 3
     assert set(store.symbols) == set(plain.symbols)
     tiny.data.preprocessing.must_include = ["GENE1O"]
-    with pytest.raises(scfm.InputError, match="gene 'GENE1O' is not in the data; the nearest name is 'GENE1"):
+    with pytest.raises(scfm.InputError, match="gene 'GENE1O' is not in the data; write 'GENE1"):
         scfm.prepare(cells, tiny, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 

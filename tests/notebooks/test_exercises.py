@@ -46,8 +46,22 @@ def test_wrong_answers_are_told_apart(number: str, exercise: Exercise) -> None:
         assert why in message
         assert "could not use it" not in message
         replies.add(message)
-    assert len(replies) >= 2
+    assert len(exercise.judge.wrong) >= 3
     assert len(replies) >= len({why for _, why in exercise.judge.wrong})
+
+
+@each_exercise
+def test_right_answers_written_differently_are_right(number: str, exercise: Exercise) -> None:
+    right = list(exercise.judge.right)
+    assert len(right) >= 3
+    for answer in right:
+        state, message = exercises.judge(number, answer)
+        assert state == "right", (answer, message)
+
+
+def test_a_number_with_its_unit_is_told_what_is_wrong() -> None:
+    for number, given in (("1.1", "139 MB"), ("1.4", "0.93 h"), ("5.2", [19.2, "us"])):
+        assert "a number alone is asked for, without a unit or quotes" in exercises.judge(number, given)[1]
 
 
 @pytest.mark.parametrize(("number", "question"), QUESTIONS, ids=[number for number, _ in QUESTIONS])

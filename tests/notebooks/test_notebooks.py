@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import jupytext
 import nbformat
 import numpy as np
 import pytest
@@ -89,6 +90,14 @@ def test_one_set_up_cell_for_all(path: Path) -> None:
     assert f'chdir("{repository.split("/")[-1]}/notebooks")' in first
 
 
+@pytest.mark.parametrize("name", build.NAMES)
+def test_opens_with_its_own_badges(name: str) -> None:
+    opening = read(FOLDER / f"{name}.ipynb").cells[0].source.splitlines()[:4]
+    there = re.findall(r"\[!\[Open in (Colab|Kaggle)\]\(https://\S+\)\]\((https://\S+?)\)", "\n".join(opening))
+    assert [where for where, _ in there] == ["Colab", "Kaggle"]
+    assert all(address.endswith(f"/blob/main/notebooks/{name}.ipynb") for _, address in there)
+
+
 @lessons
 def test_has_what_a_lesson_has(path: Path) -> None:
     text, number = prose(path), str(int(path.name[:2]))
@@ -109,6 +118,13 @@ def test_has_what_a_lesson_has(path: Path) -> None:
         assert 1 <= int(told[2]) <= 60
     assert sorted(set(re.findall(r'exercises\.quiz\("(\d\.\w)"\)', written))) == sorted(lesson.QUESTIONS)
     assert len(lesson.QUESTIONS) >= 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_minutes_promised_are_those_counted(name: str) -> None:
+    twin = jupytext.read(build.TWINS[name])
+    told = build.header(twin)[1]["minutes on a 2-core CPU"]
+    assert told.endswith(f"and about {build.minutes_for_a_person(twin)} for you"), build.minutes_for_a_person(twin)
 
 
 @lessons
