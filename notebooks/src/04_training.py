@@ -644,8 +644,8 @@ print(f"held-out loss: {held_out[0][1]:.1f} after the first epoch, lowest {lowes
 # | cells to learn from | genes | knows nothing | MINIMAL |
 # |---|---|---|---|
 # | these, 552 | 765 | 6.64 | 5.44 |
-# | PBMC3k, 2,126 | some 13,000 | about 9.5 | 6.77 |
-# | Zheng, 3,065 | 14,107 | 9.55 | 6.70 |
+# | PBMC3k, 2,126 | 13,227 | 9.49 | 6.77 |
+# | Zheng, 3,065 | 13,672 | 9.52 | 6.70 |
 #
 # A loss that is still near "knows nothing" after an epoch means that something is wrong (section 3). One a few hundredths
 # above the table's is another seed or a shorter run.
