@@ -183,7 +183,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         # of a file that is no archive torch tells only what it would do about old formats
         reason = str(error).splitlines()[0][:80] if zipfile.is_zipfile(path) else "it is no whole archive of torch.save"
         raise InputError(
-            f"{path} cannot be read as a checkpoint ({reason}); it is damaged or none: use an earlier one"
+            f"{path} cannot be read as a checkpoint ({reason}); RUN comes before data; if damaged, use an earlier one"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise InputError(

@@ -242,4 +242,4 @@ def _first_problem(error: ValidationError) -> str:
         return str(problem["ctx"]["error"])
     if problem["type"] == "list_type":
         return f"{key} = {problem['input']!r} is no list; write [A, B], also around one: [{problem['input']}]"
-    return f"{key} = {problem['input']!r}: {problem['msg'].lower()}"
+    return f"{key} = {problem['input']!r}: {problem['msg'].lower().split(', unable')[0]}"

@@ -5,6 +5,7 @@ import re
 from .errors import InputError
 
 BYTES = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+COUNTS = {"": 1, "k": 1e3, "m": 1e6}
 SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "hours": 3600, "hour": 3600, "d": 86400, "days": 86400}
 
 
@@ -18,10 +19,16 @@ def parse_seconds(text: str) -> float:
     return _parse(text, SECONDS, "h", "2h, 90min or 1d")
 
 
+def parse_count(text: str) -> int:
+    """The number in "20000", "20,000", "20k" or "1.5M"."""
+    return round(_parse(text.replace(",", ""), COUNTS, "", "20000 or 20k"))
+
+
 def _parse(text: str, units: dict[str, float], default: str, example: str) -> float:
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]*)", text.strip().lower())
     if not match or (match[2] or default) not in units or float(match[1]) <= 0:
-        raise InputError(f"{text!r} is not an amount; write for example {example} (a bare number is in {default})")
+        bare = f" (a bare number is in {default})" if default else ""
+        raise InputError(f"{text!r} is not an amount; write for example {example}{bare}")
     return float(match[1]) * units[match[2] or default]
 
 

@@ -57,7 +57,7 @@ def test_no_flipped_bit_of_a_checkpoint_goes_unseen(checkpoint) -> None:
             assert same(found, state), place  # in the padding between records
     assert refused > 100
     flipped(checkpoint, good, len(good) // 2, 3)
-    with pytest.raises(scfm.InputError, match=r"checkpoint_step_\d+\.pt cannot be read as .*: use an earlier one$"):
+    with pytest.raises(scfm.InputError, match=r"checkpoint_step_\d+\.pt cannot be read as .*, use an earlier one$"):
         load_checkpoint(checkpoint)
 
 

@@ -284,6 +284,7 @@ def test_estimate_to_a_budget(scfm_command) -> None:
     [
         (["--gpu", "RTX 9999"], "is not in gpus.yaml; did you mean"),
         (["--budget-vram", "lots", "--gpu", "T4"], "write for example 4GB"),
+        (["--cells", "many", "--gpu", "T4"], "write for example 20000 or 20k"),
         (["--deadline", "soon", "--gpu", "T4"], "write for example 2h"),
         (["--budget-vram", "4GB", "--set", "training.batch_size=8"], "leave out --config and --set"),
         (["--gpu", "T4", "--preset", "huge", "--deadline", "2h"], "config 'huge' is neither a preset"),

@@ -33,7 +33,7 @@ def estimate_command(
     config: ConfigFile = None,
     set_: Set = None,
     gpu: Annotated[str | None, typer.Option(help='a card such as "RTX 3080"; this machine when unset')] = None,
-    cells: Annotated[int | None, typer.Option(help="in the data set; 10,000 when unset")] = None,
+    cells: Annotated[str | None, typer.Option(help="in the data set: 20000, 20k; 10,000 when unset")] = None,
     epochs: Annotated[int | None, typer.Option(help="the preset's when unset")] = None,
     data: Annotated[str | None, typer.Option("--data", "--data-path", "--data_path", help="cells to look at")] = None,
     genes_per_cell: Annotated[float | None, typer.Option(help="expressed genes of a cell")] = None,
@@ -46,9 +46,9 @@ def estimate_command(
 ) -> None:
     """Say what training would take: parameters, memory, disk, time, cost, and what would save some."""
     from ..estimator.text import estimate_text, fit_text
-    from ..units import parse_bytes, parse_seconds
+    from ..units import parse_bytes, parse_count, parse_seconds
 
-    where: dict[str, Any] = {"cells": cells, "data": data, "gpu": gpu, "device": device}
+    where: dict[str, Any] = {"cells": parse_count(cells) if cells else None, "data": data, "gpu": gpu, "device": device}
     if not (budget_vram or deadline):
         pairs = [*(set_ or []), *([f"training.num_epochs={epochs}"] if epochs is not None else [])]
         found = scfm.estimate(config_from(preset, config, pairs), genes_per_cell=genes_per_cell, **where)

@@ -163,6 +163,9 @@ def prepare(sources: str | Path | ad.AnnData | list[str | Path | ad.AnnData], co
     sources = sources if isinstance(sources, list) else [sources]
     if not sources:
         raise InputError("there is no data set to prepare; give at least one")
+    paths = [str(Path(source).resolve()) for source in sources if not isinstance(source, ad.AnnData)]
+    if twice := sorted({path for path in paths if paths.count(path) > 1}):
+        raise InputError(f"{twice[0]} is given twice, so its cells would be learned from twice; give each file once")
     opened = [open_cells(source, config.data.layer) for source in sources]
     in_memory = [cells for cells, source in zip(opened, sources, strict=True) if isinstance(source, ad.AnnData)]
     for number, cells in enumerate(in_memory, start=1):

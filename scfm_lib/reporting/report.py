@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,8 +53,11 @@ def scores_table(table: Table) -> pd.DataFrame:
 
 
 def table_text(table: Table) -> str:
-    """The table as aligned text; a dash where a method was not run."""
-    return scores_table(table).to_string(float_format="{:.3f}".format, na_rep="-")
+    """The table as aligned text; a dash where a method has no such score. Methods that were not run stand below."""
+    missing = ", ".join(METHOD_NAMES.get(method, method) for method, row in table.items() if not row)
+    run = {method: row for method, row in table.items() if row}
+    text = scores_table(run).to_string(float_format="{:.3f}".format, na_rep="-")
+    return f"{text}\nnot run: {missing}" if missing else text
 
 
 def verdict(table: Table) -> str:
@@ -97,7 +101,7 @@ def result_text(result: dict[str, Any]) -> str:
     if _has_held_out(result):
         held_out = f"{result['cells']['held_out']:,} cells held out of everything"
         lines.append(f"{held_out}\n{table_text(result['held_out'])}\n")
-    return "\n".join([*lines, verdict(result["embeddings"])])
+    return "\n".join([*lines, textwrap.fill(verdict(result["embeddings"]), 110)])
 
 
 def ranges_text(result: dict[str, Any], scores: tuple[str, ...] = ("knn_f1", "logistic_f1")) -> str:

@@ -67,6 +67,13 @@ def test_where_numbers_run_out_the_genes_seen_in_fewest_cells_are_left_out(cells
     assert any("of the genes seen in fewest cells are left out" in line for line in store.report)
 
 
+def test_a_file_that_is_given_twice_is_refused(cells, tiny, tmp_path) -> None:
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(scfm.InputError, match=r"a\.h5ad is given twice, .*; give each file once"):
+        scfm.prepare([tmp_path / "a.h5ad", tmp_path / "." / "a.h5ad"], tiny, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_store_of_an_older_format_is_refused(cells, tiny, tmp_path) -> None:
     store = scfm.prepare([cells], tiny, tmp_path / "store")
     meta = json.loads((store.dir / "store.json").read_text())

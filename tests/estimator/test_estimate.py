@@ -12,7 +12,7 @@ from scfm_lib.estimator.estimate import best_fit, disk_bytes, estimate
 from scfm_lib.estimator.speed import calibrate
 from scfm_lib.estimator.text import estimate_text, fit_text
 from scfm_lib.estimator.workload import genes_per_cell, padded_flops, parameters, typical_store, workload
-from scfm_lib.units import parse_bytes, parse_seconds
+from scfm_lib.units import parse_bytes, parse_count, parse_seconds
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,10 @@ def test_amounts_as_people_write_them() -> None:
     assert parse_bytes("3.5 GiB") == 3.5 * 2**30
     assert parse_bytes("512mb") == 512e6
     assert parse_seconds("2h") == parse_seconds("120 min") == parse_seconds("2") == 7200
+    assert parse_count("20000") == parse_count("20,000") == parse_count("20k") == 20_000
+    assert parse_count("1.5M") == 1_500_000
+    with pytest.raises(scfm.InputError, match=r"'many' is not an amount; write for example 20000 or 20k$"):
+        parse_count("many")
     with pytest.raises(scfm.InputError, match="a bare number is in h"):
         parse_seconds("soon")
     for text in ("", "lots", "-1GB", "0GB", "4XB", "4GB extra"):

@@ -2,7 +2,7 @@
 
 import json
 
-from scfm_lib.reporting.report import ranges_text, recorded_text
+from scfm_lib.reporting.report import ranges_text, recorded_text, table_text
 
 
 def test_ranges_stand_beside_their_scores() -> None:
@@ -16,6 +16,14 @@ def test_ranges_stand_beside_their_scores() -> None:
     assert "0.50 (0.40 to 0.61)" in first
     assert second.split()[-4:] == ["0.70", "(0.00", "to", "1.00)"]
     assert " - " in second
+
+
+def test_methods_that_were_not_run_stand_below_the_table() -> None:
+    table = {"pca": {"knn_f1": 0.5, "nmi": None}, "scvi": None, "trained": {"knn_f1": 0.25, "nmi": 0.75}}
+    *lines, last = table_text(table).splitlines()
+    assert last == "not run: scVI"
+    assert [line.split()[-2:] for line in lines[1:]] == [["0.500", "-"], ["0.250", "0.750"]]
+    assert "not run" not in table_text({"pca": {"knn_f1": 0.5}})
 
 
 def test_a_recorded_result_is_marked_as_such(tmp_path) -> None:
