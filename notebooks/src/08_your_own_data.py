@@ -433,8 +433,8 @@ print("labels found:", labelled)
 
 # %% [markdown]
 # The same probes judge the model, PCA of all genes and of 1,000 and 3,000 where there are more, raw expression, and the
-# model before training (its random and its PCA start): see notebook 06. A dash means that a method was not run, or has
-# no such score.
+# model before training (its random and its PCA start): see notebook 06. A dash means that a method has no
+# such score; methods that were not run stand below the table.
 # `scvi=True` adds scVI where it is installed, and takes a minute more.
 
 # %%
