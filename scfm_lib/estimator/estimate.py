@@ -185,10 +185,10 @@ def best_fit(
 
 
 def notes(target: Target, here: Cost) -> list[str]:
-    """What must be known of an estimate for a card: nobody has measured it, what sets its pace, whether torch runs."""
+    """What must be known of an estimate: when it was timed; of a card: nobody measured it, its pace, whether torch runs."""
     card = target.card
     if card is None:
-        return []
+        return ["real steps, timed just now: with another program on these cores it would say more"]
     found = ["from published figures: never measured on a card"]
     if here.pace != "the card":
         found.append(f"the pace is set by {here.pace}: a faster card would change nothing, larger batches would")
