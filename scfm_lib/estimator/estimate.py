@@ -185,7 +185,7 @@ def best_fit(
 
 
 def notes(target: Target, here: Cost) -> list[str]:
-    """What must be known of an estimate: when it was timed; of a card: nobody measured it, its pace, whether torch runs."""
+    """What must be known of an estimate: when it was timed; for a card, that nobody did, its pace and its kernels."""
     card = target.card
     if card is None:
         return ["real steps, timed just now: with another program on these cores it would say more"]
