@@ -429,7 +429,7 @@ print(f"mean of the first 5 steps {first:.1f}, of the last 5 {last:.1f} nats per
 # ones, and where many molecules come from few genes, the next one is easier to guess. How much of the ups and downs,
 # around a smooth curve, follows from the genes and the molecules of a batch's half cells?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 taken = np.arange(5, len(plain_losses))  # after the first, steep steps
 smooth = np.polyval(np.polyfit(taken, np.take(plain_losses, taken), 2), taken)
 around = np.take(plain_losses, taken) - smooth
@@ -784,7 +784,7 @@ draw(curves, "Three learning rates, 30 steps each")
 # *Figure: three loss curves over 30 steps from the same start, with learning rates 0.0001, 0.002 and 0.2. The last
 # leaves the picture and comes back; the printed figures below say where each ends.*
 
-# %%
+# %% tags=["nbval-ignore-output"]
 for label, losses in curves.items():
     print(f"{label:21} first {losses[0]:.1f}, last five on average {np.mean(losses[-5:]):.1f}")
 

@@ -693,7 +693,7 @@ def judged(width, cells, seed):
     return validation_loss(state, store), sum(p.numel() for p in state.model.parameters())
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 widths, counts = (8, 16, 32, 64), (70, 140, 280, len(learn))
 by_width = {width: [judged(width, len(learn), seed) for seed in range(3)] for width in widths}
 by_cells = {cells: [judged(64, cells, seed)[0] for seed in range(3)] for cells in counts}
@@ -708,7 +708,7 @@ for what, (numbers, found) in losses.items():
 # The law has three unknowns, and we have four sizes with three seeds each. How sure is the fit? Draw the seeds anew, with
 # repeats, and fit again, 200 times (a bootstrap, as in notebook 06).
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from scipy.optimize import least_squares
 
 

@@ -309,7 +309,7 @@ plt.show()
 # each real cell how many of these made-up doublets are among its neighbours. scanpy has it; 0 to 1, and cells above
 # a threshold are suspects. Run it on each sample alone, since cells of two samples never shared a droplet.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 suspects = ad.AnnData(counts, obs=checked.obs[[]], var=checked.var[[]])
 sc.pp.scrublet(suspects, threshold=0.25, random_state=0, verbose=False)
 doublet = suspects.obs["predicted_doublet"].to_numpy(dtype=bool)
@@ -396,7 +396,7 @@ print("written:", out.name)
 # scanpy goes on from there: a graph of neighbours, clusters (Leiden), and a map. (A map is to look at, not to measure: notebook
 # 06.)
 
-# %%
+# %% tags=["nbval-ignore-output"]
 import warnings
 
 with warnings.catch_warnings():
@@ -547,7 +547,7 @@ for name, share in itself.items():
 # **Third: markers.** For each cluster of section 5, the genes that it expresses more than all other cells (Wilcoxon's
 # test). Are they those of a cell type that you know?
 
-# %%
+# %% tags=["nbval-ignore-output"]
 shown = ad.AnnData(counts.copy(), obs=checked.obs[["leiden"]], var=pd.DataFrame(index=found.symbols))
 sc.pp.normalize_total(shown, target_sum=1e4)
 sc.pp.log1p(shown)
@@ -567,7 +567,7 @@ for cluster in large:
 # say "unknown" where a cell fits no type of the reference. To see what that is worth we hide something: the
 # reference is half of the example's cells without the B cells, the query the other half with them.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from scfm_lib.analysis import annotate
 
 if my_data:
@@ -578,7 +578,7 @@ else:
 named = None if reference is None else annotate(run.model, reference, query, label_key=label_key)
 print("no reference was given" if named is None else named[["label", "confidence"]].head(3).round(2).to_string())
 
-# %%
+# %% tags=["nbval-ignore-output"]
 if named is not None:
     groups = query.obs[label_key].astype(str) if labelled else query.obs["leiden"]
     of_group = {"cells": groups.value_counts(), "unknown": (named["label"] == "unknown").groupby(groups).mean()}
