@@ -36,8 +36,8 @@ FRAMEWORK = {"fp32": 60e6, "bf16": 520e6, "fp16": 520e6}  # bytes: what torch lo
 # Between kept blocks there are holes, as a share of the tensors that come and go; more where oneDNN keeps kernels among
 # them, none where freed memory returns at once.
 HOLES = {"fp32": 0.45, "bf16": 0.9, "fp16": 0.9}
-STARTED = {"train": 167e6, "embed": 18e6, "evaluate": 335e6}  # bytes that libraries take, loaded by each command
-READ = {"embed": 45, "evaluate": 42}  # bytes for each expressed gene of a cell that is read, copies included
+STARTED = {"train": 167e6, "embed": 18e6, "evaluate": 265e6}  # bytes that libraries take, loaded by each command
+READ = {"embed": 45, "evaluate": 55}  # bytes for each expressed gene of a cell that is read, copies included
 
 
 @dataclass(frozen=True)
