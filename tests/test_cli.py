@@ -142,7 +142,7 @@ def bad(name: str, tmp_path, data, run) -> list:
         "resume and init": (["train", "--init", run, "--resume", run], "leave out --preset"),
         "no such gene": (
             ["train", "--data_path", data, "--set", "data.preprocessing.must_include=[GENEX]", *run_dir, *TINY_FLAGS],
-            "gene 'GENEX' is not in the data; ",
+            "gene 'GENEX' is not in the data; write 'GENE",
         ),
         "no such batch": (
             ["train", "--data_path", data, "--set", "data.batch_key=donor", *run_dir, *TINY_FLAGS],

@@ -198,23 +198,22 @@ print("the first five:", ", ".join(ranked.sort_values("highly_variable_rank").in
 # %%
 from skmisc.loess import loess
 
-seen = mean > 0
+seen = np.flatnonzero(mean > 0)
+trend = loess(np.log10(mean[seen]), np.log10(variance[seen]), span=0.3, degree=2)  # as scanpy fits it
+trend.fit()
+fitted = 10**trend.outputs.fitted_values
+print(f"{int((variance[seen] > fitted).sum())} of {len(seen)} genes lie above the fitted trend")
+
+# %%
 figure, axes = plt.subplots(figsize=(7, 4))
 for which, colour, label in ((~chosen, "0.6", "not chosen"), (chosen, BLUE, "300 highly variable")):
     axes.scatter(mean[which], variance[which], s=9, color=colour, label=label, alpha=0.7)
 line = np.geomspace(mean.min(), mean.max(), 50)
 axes.plot(line, line, "--", color=ORANGE, label="counting alone: variance = mean")
-trend = loess(np.log10(mean[seen]), np.log10(variance[seen]), span=0.3, degree=2)  # as scanpy fits it
-trend.fit()
 order = np.argsort(mean[seen])
-axes.plot(mean[seen][order], 10 ** trend.outputs.fitted_values[order], color="black", label="the fitted trend")
-axes.set(
-    xscale="log",
-    yscale="log",
-    xlabel="mean count",
-    ylabel="variance",
-    title="Chosen genes vary more than others of their mean",
-)
+axes.plot(mean[seen][order], fitted[order], color="black", label="the fitted trend")
+axes.set(xscale="log", yscale="log", xlabel="mean count", ylabel="variance")
+axes.set_title("Chosen genes vary more than others of their mean")
 axes.legend(frameon=False)
 plt.show()
 

@@ -787,6 +787,9 @@ draw(curves, "Three learning rates, 30 steps each")
 # %% tags=["nbval-ignore-output"]
 for label, losses in curves.items():
     print(f"{label:21} first {losses[0]:.1f}, last five on average {np.mean(losses[-5:]):.1f}")
+ends = {label: np.mean(losses[-5:]) for label, losses in curves.items()}
+assert min(ends, key=ends.get) == "learning rate 0.002"  # neither too low nor too high
+
 
 # %% [markdown]
 # What to look for: a rate that is *too low* leaves the curve high, since each step is timid. One that is *too high*

@@ -677,8 +677,10 @@ from scfm_lib.start import pca_start
 from scfm_lib.train import learning_rate, validation_loss
 
 learn, STEPS = np.flatnonzero(~store.held_out), 120
+print(len(learn), "cells to learn from,", int(store.held_out.sum()), "to judge by")
 
 
+# %%
 def judged(width, cells, seed):
     """The held-out loss of a model with one block of this width, from so many cells, and its parameters."""
     shape = minimal.model.model_copy(update={"hidden_dim": width, "ff_dim": 4 * width, "num_layers": 1})
@@ -708,18 +710,19 @@ for what, (numbers, found) in losses.items():
 # The law has three unknowns, and we have four sizes with three seeds each. How sure is the fit? Draw the seeds anew, with
 # repeats, and fit again, 200 times (a bootstrap, as in notebook 06).
 
-# %% tags=["nbval-ignore-output"]
+# %%
 from scipy.optimize import least_squares
 
 
 def fit(numbers, means):
     """Floor, a and b of the law."""
     n = np.array(numbers) / numbers[0]  # so that `a` is what the smallest has above the floor
-    wrong = lambda law: law[0] + law[1] * n ** -law[2] - means  # noqa: E731
     first = [min(means) - 0.01, max(means) - min(means), 0.5]
-    return least_squares(wrong, first, bounds=([0, 0, 0.01], [10, 10, 5])).x
+    bounds = [0, 0, 0.01], [10, 10, 5]
+    return least_squares(lambda law: law[0] + law[1] * n ** -law[2] - means, first, bounds=bounds).x
 
 
+# %% tags=["nbval-ignore-output"]
 rng = np.random.default_rng(0)
 laws = {}
 for what, (numbers, found) in losses.items():

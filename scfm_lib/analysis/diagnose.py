@@ -25,7 +25,6 @@ SMALL_CARD = 64  # cells of a forward pass: a card works on thousands of tokens 
 IDLE = 50  # per cent: a card that is busy less than half of the time waits (HARDWARE.md, "Watching a card")
 TALK = 10  # steps between log rows: for each row the host waits for the card, and then the card for the host
 TENSOR_CORES = 7.0  # compute capability from which cards have fast half precision; bf16 in hardware from 8.0
-MOST = 0.7  # of the cores: MINIMAL alone on two of them keeps 1.88 at work
 GUESSING = math.log(MOST_GENES)  # nats a molecule if every gene is thought as likely, of the most a store can have
 BF16_TOLD = (
     "autocast casts every weight in every step: level with fp32 at best, sixteen times slower on CPUs without bf16"
@@ -92,10 +91,6 @@ def diagnose(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
     notes = sorted({row["note"] for row in rows if "note" in row})
     if on_card and busy is None:
         notes.append("the driver did not say how busy the card was, so batch size and synchronisation were not judged")
-    at_work, cores = figures.get("cpu_percent", math.inf) / 100, settings.threads or figures["cores"]
-    if not (on_card or starved or small) and at_work < MOST * cores:
-        why = "another program holds the rest, or the steps are too small to share"
-        notes.append(f"{at_work:.1f} of {cores} cores were at work: {why}")
     if on_card and starved:
         notes.append("mend the loader first, then ask again: how busy the card is says little while it waits for data")
     return {"healthy": not findings, "figures": figures, "findings": findings, "notes": notes}

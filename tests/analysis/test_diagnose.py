@@ -41,19 +41,8 @@ def test_a_healthy_run_is_called_healthy(cells, tiny, tmp_path) -> None:
     run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
     found = doctor(run.dir)
     assert found["healthy"], doctor_text(found)
-    assert found["findings"] == []
+    assert found["findings"] == found["notes"] == []
     assert "Healthy" in doctor_text(found)
-
-
-def test_cores_that_were_not_to_be_had_are_told(cells, tiny, tmp_path) -> None:
-    run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False)
-    rows = [row | {"cores": 4} for row in read_metrics(run.dir / "metrics.jsonl")]
-    busy, waiting = (diagnose([row | {"cpu_percent": percent} for row in rows], tiny) for percent in (380, 210))
-    assert busy["notes"] == []
-    assert waiting["notes"] == [
-        "2.1 of 4 cores were at work: another program holds the rest, or the steps are too small to share"
-    ]
-    assert "Note: 2.1 of 4 cores" in doctor_text(waiting)
 
 
 def test_a_starving_loader_is_named_with_a_setting_that_can_be_set(cells, tiny, tmp_path, monkeypatch) -> None:

@@ -47,6 +47,7 @@ def test_wrong_answers_are_told_apart(number: str, exercise: Exercise) -> None:
         assert "could not use it" not in message
         replies.add(message)
     assert len(exercise.judge.wrong) >= 3
+    assert len(replies) >= 2
     assert len(replies) >= len({why for _, why in exercise.judge.wrong})
 
 
