@@ -8,7 +8,7 @@ NBVAL := rm -rf .nbval && SCFM_WORK_DIR=$(CURDIR)/.nbval $(BIN)/python -m pytest
     --nbval-sanitize-with tests/nbval_sanitize.cfg -p no:cacheprovider
 RECIPE := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lab notebooks book checkpoint picture bench lint audit clean
+.PHONY: demo test test-slow lab notebooks book checkpoint vectors picture bench lint audit clean
 
 demo: .venv/demo
 	$(BIN)/scfm demo
@@ -39,6 +39,10 @@ book: .venv/book
 # The small trained model that lies in data/.
 checkpoint: .venv/benchmark
 	$(BIN)/python benchmarks/checkpoint.py
+
+# Every method's vectors of the sorted cells, which lesson 06 judges.
+vectors: .venv/benchmark
+	$(BIN)/python benchmarks/vectors.py
 
 # The picture of the README.
 picture: .venv/benchmark

@@ -13,13 +13,13 @@ MARKERS = "osD^vPX*"  # with colours alone, 16 types would still be hard to tell
 METHOD_COLOURS = {  # PCA and what is counted like it in oranges, scVI in greens, the model in blues
     "pca": ORANGE, "pca_1000": "#F5CE80", "pca_3000": "#EFB640", "raw": "#8A5F00",
     "scvi": GREEN, "scvi_3000": "#66C5AB", "scvi_all": "#005F45",
-    "untrained": GREY, "start": SKY, "trained": BLUE, "pretrained": "#332288", "adapted": PINK,
+    "untrained": GREY, "start": SKY, "bag": "#8878C8", "trained": BLUE, "pretrained": "#332288", "adapted": PINK,
 }  # fmt: skip
 METHOD_NAMES = {
     "pca": "PCA, all genes", "pca_1000": "PCA, 1,000 genes", "pca_3000": "PCA, 3,000 genes", "raw": "raw expression",
     "scvi": "scVI", "scvi_3000": "scVI, 3,000 genes", "scvi_all": "scVI, all genes", "untrained": "untrained model",
-    "start": "model at its start", "trained": "trained model", "pretrained": "pretrained model",
-    "adapted": "adapted model",
+    "start": "model at its start", "bag": "trained, bag alone", "trained": "trained model",
+    "pretrained": "pretrained model", "adapted": "adapted model",
 }  # fmt: skip
 OTHERS = [BLUE, PINK, RED, BLACK, *MUTED]  # for vectors that somebody brings
 
