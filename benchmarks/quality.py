@@ -130,7 +130,7 @@ def summary(rows: list[Row]) -> dict[str, list[float] | None]:
     """Mean and standard deviation of each score."""
     numbers = [key for key, value in rows[0].items() if isinstance(value, float | None)]
     found = {key: mean_and_sd(rows, key) for key in numbers}
-    return {key: value and [round(number, 4) for number in value] for key, value in found.items()}
+    return {key: value and [round(number, 6) for number in value] for key, value in found.items()}
 
 
 def holds(table: dict[str, list[Row]], part: str) -> bool:
