@@ -96,7 +96,7 @@ def evaluate(
     def on_held_out(vectors: Any) -> Scored | None:
         return held_out_scores(vectors[cells.judged], cells.y, fit[cells.judged], unseen[cells.judged])
 
-    result["held_out"], result["held_out_ranges"] = _tables(result["vectors"], on_held_out)
+    result["held_out"], result["held_out_ranges"] = _tables(result["vectors"], on_held_out, lambda line: None)
     result["cells"] |= {"held_out": int(unseen.sum()), "seen": seen}
     result |= {"unseen": unseen, "learned_from": learned_from}
     return result | {"step": saved["step"], "seconds": round(time.monotonic() - started, 1)}
@@ -130,14 +130,12 @@ def judge(
         InputError: no such key, labels that cannot be judged, or vectors that are no numbers or not of these cells.
     """
     use_all_cores()
-    started, config = time.monotonic(), load_config("minimal")
-    adata = read_adata(find_data(data), layer)
+    started, config, adata = time.monotonic(), load_config("minimal"), read_adata(find_data(data), layer)
     cells = labelled(adata.obs, label_key, batch_key, split_key, say)
     keys, given = [obsm] if isinstance(obsm, str) else list(obsm), obsm if isinstance(obsm, Mapping) else adata.obsm
     ours = {key: checked_vectors(key, given, adata.n_obs, BASELINES) for key in keys}
     wanted = baselines_for(adata.layers["counts"], config, scvi=scvi, full=full, say=say)
-    everyone = np.ones(adata.n_obs, dtype=bool)
-    result = _judge(data, adata, cells, ours, lambda others: ours, wanted, everyone, config, say)
+    result = _judge(data, adata, cells, ours, lambda others: ours, wanted, np.ones(adata.n_obs, bool), config, say)
     return result | {"seconds": round(time.monotonic() - started, 1)}
 
 
@@ -155,8 +153,7 @@ def _judge(
         return made | ours
 
     vectors, batches = fitted(fit, ours), None if cells.batches is None else cells.batches[cells.judged]
-    say("scores")
-    table, ranges = _tables(vectors, lambda vectors: scores(vectors[cells.judged], cells.y, batches))
+    table, ranges = _tables(vectors, lambda vectors: scores(vectors[cells.judged], cells.y, batches), say)
     if cells.groups is not None:
         for name, found in left_out_scores(cells, lambda others: fitted(fit & others, without(others))).items():
             table[name] |= found.values
@@ -174,9 +171,12 @@ def _judge(
     }
 
 
-def _tables(vectors: Made, score: Callable[[Any], Scored | None]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _tables(vectors: Made, score: Callable[[Any], Scored | None], say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every method's scores, and their ranges; None for a method that was not run."""
-    found = {name: None if made is None else score(made) for name, made in vectors.items()}
+    found: dict[str, Scored | None] = dict.fromkeys(vectors)
+    for name in (name for name, made in vectors.items() if made is not None):
+        say(f"scores of {name}")
+        found[name] = score(vectors[name])
     return {name: f and f.values for name, f in found.items()}, {name: f and f.ranges for name, f in found.items()}
 
 
