@@ -29,7 +29,7 @@ GUESSING = math.log(MOST_GENES)  # nats a molecule if every gene is thought as l
 BF16_TOLD = (
     "autocast casts every weight in every step: level with fp32 at best, sixteen times slower on CPUs without bf16"
 )
-TWICE_TOLD = "every block's forward pass is computed twice, so that less is kept: a third more time in lesson 07"
+TWICE_TOLD = "every block's forward pass is computed twice, so that less is kept: a third to half as long again"
 TWICE_CURE = "switch gradient checkpointing off, if memory allows (scfm estimate)"
 WARM_UP = 4  # with so many rows or more the first is left out: starting workers and a card is not a step's time
 
@@ -76,7 +76,7 @@ def diagnose(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
         findings.append(_tiny_batch(figures, cells, on_card))
     pieces, talks = settings.gradient_accumulation_steps, settings.log_every_steps < TALK
     if idle and (talks or pieces > 1 or not small):
-        findings.append(_synchronisation(figures, cells, pieces, settings.log_every_steps))
+        findings.append(_host(figures, cells, pieces, settings.log_every_steps))
     if on_card and figures["precision"] == "fp32" and figures.get("compute_capability", 0) >= TENSOR_CORES:
         findings.append(_full_precision(figures))
     if not on_card and figures["precision"] == "bf16":
@@ -90,7 +90,7 @@ def diagnose(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
         findings.append(_finding("loss", evidence, "begin anew with a lower learning rate", lower))
     notes = sorted({row["note"] for row in rows if "note" in row})
     if on_card and busy is None:
-        notes.append("the driver did not say how busy the card was, so batch size and synchronisation were not judged")
+        notes.append("the driver did not say how busy the card was, so batch size and host were not judged")
     if on_card and starved:
         notes.append("mend the loader first, then ask again: how busy the card is says little while it waits for data")
     return {"healthy": not findings, "figures": figures, "findings": findings, "notes": notes}
@@ -161,7 +161,7 @@ def _tiny_batch(figures: dict[str, Any], cells: int, on_card: bool) -> dict[str,
     return _finding("tiny batch", evidence, do, f"training.batch_size={max(128, 2 * cells) if on_card else 32}")
 
 
-def _synchronisation(figures: dict[str, Any], cells: int, pieces: int, log_every: int) -> dict[str, Any]:
+def _host(figures: dict[str, Any], cells: int, pieces: int, log_every: int) -> dict[str, Any]:
     evidence = (
         f"the card is busy {figures['gpu_percent']:.0f} % of the time, and does not wait for the loader "
         f"({figures['data_share']:.0%}): it waits for the host"
@@ -169,17 +169,17 @@ def _synchronisation(figures: dict[str, Any], cells: int, pieces: int, log_every
     changes, reasons = [], []
     if log_every < TALK:
         often = "every step" if log_every == 1 else f"every {log_every} steps"
-        reasons.append(f"a row is logged {often}, and for each row the two wait for each other")
+        reasons.append(f"a row is logged {often}, and for each the host stops until the card has done all it was told")
         changes.append("training.log_every_steps=50")
     if pieces > 1:
         reasons.append(f"every step is sent in {pieces} pieces")
         changes += [f"training.batch_size={cells * pieces}", "training.gradient_accumulation_steps=1"]
     do = (
-        "let host and card wait for each other less often (as far as memory allows)"
+        "give the card more at a time, and ask it for numbers less often (as far as memory allows)"
         if changes
-        else ("no setting explains it: look for .item(), .cpu() or print in what you added, or ask torch.profiler")
+        else ("a larger batch gives the card more at a time; or look for .item(), .cpu() and print in what you added")
     )
-    return _finding("synchronisation", "; ".join([evidence, *reasons]), do, *changes)
+    return _finding("host", "; ".join([evidence, *reasons]), do, *changes)
 
 
 def _full_precision(figures: dict[str, Any]) -> dict[str, Any]:

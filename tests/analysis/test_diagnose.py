@@ -76,7 +76,7 @@ def test_both_are_named_together(cells, tiny, tmp_path, monkeypatch) -> None:
     ("name", "cause", "change"),
     [
         ("run_d", "no mixed precision", "training.fp16=true"),
-        ("run_b", "synchronisation", "training.log_every_steps=50"),
+        ("run_b", "host", "training.log_every_steps=50"),
     ],
 )
 def test_the_made_up_records_of_cards(name: str, cause: str, change: str) -> None:
@@ -106,10 +106,10 @@ def test_a_busy_card_in_half_precision_is_healthy() -> None:
         (
             {"training.batch_size": 16, "training.log_every_steps": 1},
             {"gpu_percent": 30},
-            ["tiny batch", "synchronisation"],
+            ["tiny batch", "host"],
         ),
-        ({"training.gradient_accumulation_steps": 8}, {"gpu_percent": 30}, ["synchronisation"]),
-        ({}, {"gpu_percent": 30}, ["synchronisation"]),
+        ({"training.gradient_accumulation_steps": 8}, {"gpu_percent": 30}, ["host"]),
+        ({}, {"gpu_percent": 30}, ["host"]),
         ({"training.log_every_steps": 1}, {"gpu_percent": 30, "data_seconds": 0.03}, ["loader"]),
         ({}, {"gpu_percent": 98, "precision": "fp32"}, ["no mixed precision"]),
         ({}, {"gpu_percent": 98, "precision": "fp32", "compute_capability": 6.1}, []),  # a card without fast halves
