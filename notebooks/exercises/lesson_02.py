@@ -41,20 +41,20 @@ def _split(answer: Callable[..., Any]) -> str | None:
 
 def _shared(answer: Any) -> str | None:
     if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        return "two numbers are asked for: answer = (choose_from, heard)."
-    choose_from, heard = (float(count) for count in answer)
+        return "two numbers are asked for: answer = (choose_from, read)."
+    choose_from, read = (float(count) for count in answer)
     if choose_from in (14_000, 18_000, 20_000, 32_000):
         return "a gene that one of the data sets lacks cannot be in the vocabulary: it would look like a zero there."
     if choose_from == 2_000:
         return "2,000 is what it chooses; from how many?"
     if choose_from != 12_000:
         return "the genes that both have: how many are those?"
-    if heard == 2_000:
+    if read == 2_000:
         return "2,000 are the tokens; what about the genes that are no tokens?"
-    if heard == 10_000:
+    if read == 10_000:
         return "those are the genes in the bag alone; are tokens not in it, and not predicted?"
-    if heard != 12_000:
-        return "the first number is right; can it hear more genes than both data sets have?"
+    if read != 12_000:
+        return "the first number is right; can it read more genes than both data sets have?"
     return None
 
 
@@ -135,7 +135,7 @@ EXERCISES = {
         """,
     ),
     "2.4": Exercise(
-        task="From how many genes does the library choose its tokens, and how many does the model hear and predict?",
+        task="From how many genes does the library choose its tokens, and how many does the model read and predict?",
         judge=Judge(
             _shared,
             [
@@ -143,12 +143,12 @@ EXERCISES = {
                 ((2_000, 12_000), "2,000 is what it chooses"),
                 ((12_000, 2_000), "2,000 are the tokens"),
                 ((12_000, 10_000), "those are the genes in the bag alone"),
-                ((12_000, 20_000), "can it hear more genes"),
+                ((12_000, 20_000), "can it read more genes"),
                 (12_000, "two numbers are asked for"),
             ],
             [(12_000, 12_000), [12e3, 12e3], ("12000", np.int64(12_000))],
         ),
-        right="12,000 and 12,000: what every data set measured can be compared, and all of it is heard and predicted.",
+        right="12,000 and 12,000: what every data set measured can be compared, and all of it is read and predicted.",
         hint="What would the model think of a gene that one laboratory never measured?",
         solution="answer = (12_000, 12_000)",
     ),

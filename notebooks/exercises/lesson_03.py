@@ -409,7 +409,7 @@ QUESTIONS = {
     "3.d": Question(
         "A gene is expressed but not among the n_genes most variable. What becomes of it?",
         {
-            "nothing: the model never hears of it": "it is in the bag from which [CELL] starts, and its molecules are predicted too.",
+            "nothing: the model never learns of it": "it is in the bag from which [CELL] starts, and its molecules are predicted too.",
             "it becomes a token like the others, but its weight in attention is small": "it has no embedding among the tokens; its column is masked or left out, so attention gives it exactly 0.",
             "it is thrown into the bag where [CELL] starts, and its molecules are predicted": "take it away and the vector changes, as you saw. What it cannot do is attend to other genes.",
         },

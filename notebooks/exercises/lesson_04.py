@@ -350,15 +350,13 @@ EXERCISES = {
                 157: "157 is one epoch; the run goes through the cells 10 times.",
                 3_130: "3130 counts forward passes. With accumulation 2 of them make one optimizer step: how many cells does a step see?",
                 6_250: "accumulation makes a step larger, not smaller: a step sees batch_size times accumulation cells.",
-                range(
-                    1_560, 1_564
-                ): "close: an epoch has whole steps only, and the cells left over at its end still make one, a smaller one.",
+                range(1_560, 1_564): "close: an epoch has whole steps only: round the number of its steps up.",
             },
             otherwise="divide the cells by the cells of one step, round up, and multiply by the epochs.",
             rounded=(1_570.0,),
             rel=0,
         ),
-        right="157 steps in an epoch (the last of them with 8 cells), 10 epochs.",
+        right="157 steps of 31 or 32 cells in an epoch, 10 epochs.",
         hint="How many cells does one optimizer step see? batch_size times gradient_accumulation_steps.",
         solution="""
             import math
@@ -466,7 +464,7 @@ QUESTIONS = {
         {
             "the same losses as without the stop": "the next step depends on more than the weights: think of the optimizer's averages and of the step's number.",
             "the model starts again from its random start": "the weights are what was learned, and they are there.",
-            "it goes on, but otherwise: the optimizer forgot its averages, schedule and batches their place": "so the library keeps optimizer, step and random state too; order and coins come from the seed.",
+            "it goes on, but not as before: the optimizer has lost its averages, and the run its place in schedule and batches": "so the library keeps optimizer, step and random state too; order and coins come from the seed.",
         },
         answer="c",
     ),

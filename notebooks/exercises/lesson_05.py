@@ -8,7 +8,7 @@ import numpy as np
 from .judges import Exercise, Question, function, labels, number, slip
 
 TRAVEL = 64 * 150 * (8 + 4) * 2 / 12e9 * 1e6  # microseconds, of exercise 5.2
-CAUSES = {"A": "tiny batch", "B": "synchronisation", "C": "loader", "D": "no mixed precision"}  # of exercise 5.3
+CAUSES = {"A": "tiny batch", "B": "host", "C": "loader", "D": "no mixed precision"}  # of exercise 5.3
 RUNS = (  # of exercise 5.1: losses, norms, the alarm, what a slip there means
     ([6.0, 5.6, 5.4, 5.5, 5.3], [1.0, 0.9, 3.0, 0.8, 0.9], None, "a small rise wakes you at night for nothing"),
     ([6.0, 5.5, 5.2, 5.9, 5.3], [1.0] * 5, 3, "a jump is missed: compare with the lowest loss so far, not the first"),
@@ -147,7 +147,7 @@ EXERCISES = {
         ),
         right="All four. Now see whether the doctor agrees.",
         hint="First the share of waiting, then whether a card is idle, then the precision, then the batch size.",
-        solution='answer = {"A": "tiny batch", "B": "synchronisation", "C": "loader", "D": "no mixed precision"}',
+        solution='answer = {"A": "tiny batch", "B": "host", "C": "loader", "D": "no mixed precision"}',
     ),
     "5.4": Exercise(
         task="Write speedup(data, compute): how many times as fast steps get with one worker.",

@@ -1,4 +1,4 @@
-"""Notebook 06, evaluation: find the leak, macro-F1, the spread over seeds, a claim that can be defended."""
+"""Notebook 06, evaluation: find the leak, macro-F1, the spread over seeds, a mean of crashes, a claim to defend."""
 
 import math
 from collections import Counter
@@ -22,6 +22,7 @@ MISSED = {  # the steps that leak
     5: "one step looks at the held-out score several times and keeps what looked best there.",
     6: "one step puts cells that are alike for a reason (not their type) on both sides. Read what is to be claimed.",
 }
+SCGPT, HARMONY = (0.4832, 0.4562, 0, 0.4342, 0, 0), (0.5753, 0.4982, 0.4171, 0.5237, 0.5345, 0.4507)  # OpenProblems
 OURS, THEIRS = (0.79, 0.75, 0.82, 0.77), (0.77, 0.74, 0.78, 0.75)
 
 
@@ -111,6 +112,32 @@ def _spread(answer: Sequence[float]) -> str | None:
     )
 
 
+def _of_finished(answer: Sequence[float]) -> str | None:
+    try:
+        scgpt, harmony = map(float, answer)
+    except (TypeError, ValueError):
+        return "give two numbers: answer = (scGPT's mean, Harmony's mean)."
+    finished = [place for place, score in enumerate(SCGPT) if score]
+    right, beside = (mean(scores[place] for place in finished) for scores in (SCGPT, HARMONY))
+    return slip(
+        scgpt,
+        right,
+        {
+            mean(SCGPT): "for scGPT, crashes are still counted as 0: take only the data sets on which it has a score.",
+            sum(SCGPT) / 5: "scGPT finished three of the six: divide by how many scores it has.",
+            beside: "the other way round: scGPT first, then Harmony.",
+        }.items(),
+        "scGPT's mean is off: add up its scores and divide by how many there are.",
+        atol=6e-4,
+    ) or slip(
+        harmony,
+        beside,
+        [(mean(HARMONY), "Harmony's mean is over all six sets, scGPT's over three: take the same three for both.")],
+        "Harmony's mean is off: over the three data sets that scGPT finished.",
+        atol=6e-4,
+    )
+
+
 EXERCISES = {
     "6.1": Exercise(
         task="Which of the six steps let the answer leak? Give a list of their numbers.",
@@ -172,7 +199,7 @@ EXERCISES = {
             ],
             [(0.0225, 0.0063), (0.023, 0.006), np.array([0.0225, 0.00629])],
         ),
-        right="More than three standard errors, but over seeds alone: other cells or donors were not tried.",
+        right="3.6 standard errors, but of four seeds alone (p is about .04), and other cells or donors were not tried.",
         hint="Same seed, same split: subtract seed by seed first. Then np.std(differences, ddof=1) / n ** 0.5.",
         solution="""
             import numpy as np
@@ -183,13 +210,34 @@ EXERCISES = {
         """,
     ),
     "6.4": Exercise(
+        task="Means of scGPT and of Harmony over the data sets that scGPT finished, as (scGPT's, Harmony's).",
+        judge=Judge(
+            _of_finished,
+            [
+                ((0.2289, 0.4999), "crashes are still counted as 0"),
+                ((0.2747, 0.5324), "divide by how many scores it has"),
+                ((0.4579, 0.4999), "take the same three for both"),
+                ((0.5324, 0.4579), "the other way round"),
+                ((0.4579, 0.61), "Harmony's mean is off"),
+            ],
+            [(0.4579, 0.5324), (0.458, 0.532), np.array([0.45787, 0.5324])],
+        ),
+        right="Doing nothing has .422 there: scGPT is above that and below Harmony, and not at half of it.",
+        hint="Which columns of scGPT are not 0? Take those three, for both methods.",
+        solution="""
+            scgpt = [0.4832, 0.4562, 0.4342]
+            harmony = [0.5753, 0.4982, 0.5237]
+            answer = (sum(scgpt) / 3, sum(harmony) / 3)
+        """,
+    ),
+    "6.5": Exercise(
         task="Which of the four sentences may stand in a paper? Give its number.",
         judge=number(
             3,
             {
                 1: "1 names neither data, score nor seeds, and it is not what was measured: PCA is ahead in some of it.",
                 2: "2 speaks of donors, but cells of the same experiment were held out: no new donor was ever judged.",
-                4: "4 reports only what looks well: PBMC3k, where PCA leads by logistic F1, is left out, and so are the seeds.",
+                4: "4 reports only what looks well: PBMC3k, where PCA leads by NMI, is left out, and so are the seeds.",
             },
             otherwise="there are sentences 1 to 4.",
             rel=0,
@@ -227,5 +275,14 @@ QUESTIONS = {
             "report only the draw in which fine-tuning won": "the best of five draws is luck by choice. Mean and spread over all of them, please.",
         },
         answer="a",
+    ),
+    "6.d": Question(
+        "Model A has the higher silhouette, model B the higher kNN macro-F1. Which vectors do you take to name cells?",
+        {
+            "A's: its types are further apart": "tight, far islands are what the silhouette rewards, and cells can lie in the wrong one.",
+            "B's: there a cell's neighbours are of its type": "that is what naming by neighbours needs; check that the difference is larger than its range.",
+            "the mean of both scores decides": "a mean of two measures that ask different things answers neither question.",
+        },
+        answer="b",
     ),
 }

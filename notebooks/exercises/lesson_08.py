@@ -163,7 +163,7 @@ EXERCISES = {
             rel=0.02,
             rounded=(1 - 0.9**2 - 0.1**2,),
         ),
-        right="0.18, or 1 - (0.9^2 + 0.1^2). The library divides by it, so that perfectly mixed is 1 at any sizes.",
+        right="0.18, or 1 - (0.9^2 + 0.1^2). iLISI is 0.22 there at best, so batches of unequal size can never reach 1.",
         hint="A cell of the large batch sees 0.1 of the other, and 0.9 of all cells are such. And the small batch?",
         solution="answer = 0.9 * 0.1 + 0.1 * 0.9  # of the large batch, seeing the small one, or the other way round",
     ),
@@ -212,7 +212,7 @@ QUESTIONS = {
         "On your 400 cells PCA is above the model in every score. What do you do?",
         {
             "train again with other seeds until the model wins, and report that run": "the best of many tries is luck that was chosen; report every seed, with mean and spread.",
-            "use PCA for these cells, and report both": "with few cells that is the usual outcome, and a table in which a model loses is a result.",
+            "use PCA for these cells, and report both": "whichever is better is the one to use, and a table in which a model loses is a result.",
             "take LARGE, since a larger model learns more": "a larger model needs more cells, not fewer; 400 cells are what it lacks.",
         },
         answer="b",

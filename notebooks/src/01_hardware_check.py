@@ -14,11 +14,16 @@
 # **You will be able to** say what is in your computer and which model it can train, work out by hand what training
 # takes in memory, read an estimate of time and money, and pick a preset that you will train in notebook 04.
 #
+# What is all this for? A single-cell experiment counts molecules of thousands of genes in each of thousands of cells.
+# The model turns a cell into a **vector** of 64 numbers, so that cells of one kind get similar vectors. You then use
+# these where you would use a PCA: for neighbours, clusters, a UMAP, naming cells. It learns from your cells alone,
+# without labels.
+#
 # | | |
 # |---|---|
 # | minutes on a 2-core CPU | 1, and about 25 for you |
 # | minutes on a T4 | not measured |
-# | needs | nothing: it runs alone |
+# | needs | nothing: it runs alone. If you come from biology and want cells first, begin with [notebook 02](02_preprocessing.ipynb); a [glossary](README.md) has the words of both fields |
 
 # %%
 # Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
@@ -36,10 +41,10 @@ if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE
 # %% [markdown]
 # ## 1. Threads first
 #
-# Training on a CPU is matrix products, and torch shares each of them out to *threads*, one for each core. It begins with
-# the number that the environment variable `OMP_NUM_THREADS` has when torch is imported. `torch.set_num_threads` can
-# change that later, but only for torch, and other libraries (numpy, scikit-learn, numba) read the variable as they start.
-# So ask for the machine before torch is there:
+# Training on a CPU is mostly matrix products, and torch (the library that computes them) splits each among *threads*,
+# one for each core. It begins with the number that the environment variable `OMP_NUM_THREADS` has when torch is
+# imported. `torch.set_num_threads` can change that later, but only for torch, and other libraries (numpy, scikit-learn,
+# numba) read the variable as they start. So look at the machine before you import torch:
 
 # %%
 import sys
@@ -49,10 +54,10 @@ import scfm_lib as scfm
 print("torch is imported:", "torch" in sys.modules)
 
 # %% [markdown]
-# `scfm.check()` looks at processor, memory, disk and graphics cards. It starts a second process to ask torch about them, so
-# that nothing is switched on here yet. That process also runs a small *kernel*, a piece of code made for the card, on each
-# card: `torch.cuda.is_available()` asks the driver alone, and says True for cards that this build of torch has no
-# kernels for, such as Kaggle's P100.
+# `scfm.check()` looks at processor, memory, disk and graphics cards. It starts a second process to ask torch about
+# them, so that nothing is switched on here yet. That process also runs a small *kernel*, a piece of code made for the
+# card, on each card: `torch.cuda.is_available()` asks the driver alone, and says True for cards that this build of
+# torch has no kernels for, such as Kaggle's P100.
 
 # %% tags=["nbval-ignore-output"]
 found = scfm.check()
@@ -73,8 +78,9 @@ print("torch keeps to that number of threads:", enough)
 # %% [markdown]
 # ## 2. What is in this machine
 #
-# The same as `scfm check` in a terminal. For each preset there is a verdict: can this machine do the job that the
-# hardware guide gives it (so many cells, so many epochs), and if not, what would change that?
+# The same as `scfm check` in a terminal. The library has three sizes of model, called **presets**: MINIMAL, DEFAULT and
+# LARGE. For each the check says whether this machine can do a typical job (so many cells, each read so many times:
+# *epochs*), how long that would take, and what would change it.
 
 # %% tags=["nbval-ignore-output"]
 from scfm_lib.estimator import check_text
@@ -84,9 +90,9 @@ print(check_text(found).replace(os.getcwd(), "this folder"))
 # %% [markdown]
 # ## 3. What takes memory: parameters
 #
-# A model is a list of numbers, its **parameters**. In training each of them is kept with its gradient (which way to move
-# it) and with two running averages of that gradient, which the optimizer AdamW needs (notebook 04), all in 4 bytes
-# (fp32). By hand, for MINIMAL with 20,000 genes:
+# A model is a list of numbers, its **parameters** (also called weights). In training each of them is kept with its
+# gradient (which way to move it) and with two running averages of that gradient, which the optimizer AdamW needs
+# (notebook 04), all in 4 bytes (fp32). By hand, for MINIMAL with 20,000 genes:
 
 # %%
 parameters = 3_078_048  # notebook 03 counts them, part by part
@@ -119,9 +125,9 @@ exercises.check("1.1", answer)
 # %% [markdown]
 # ## 4. What really takes memory: activations
 #
-# 49 MB would fit anywhere. But to find the gradients, the forward pass has to be kept: what every block computed for
-# every token of every cell in the batch. These **activations** grow with the cells in a batch and with the genes that
-# a cell expresses.
+# 49 MB would fit anywhere. But cells are read in **batches**, some dozens at a time, and to find the gradients all that
+# was computed on the way has to be kept: in every layer, for every gene of every cell in the batch. These
+# **activations** grow with the cells in a batch and with the genes that a cell shows.
 
 # %%
 presets = ("minimal", "default", "large")
@@ -133,7 +139,7 @@ for name in presets:
 # %%
 import matplotlib.pyplot as plt
 
-from scfm_lib.reporting import BLUE, COLOURS, ORANGE
+from scfm_lib.reporting import COLOURS
 
 figure, axes = plt.subplots(figsize=(7.5, 3))
 left = [0.0] * len(presets)
@@ -174,8 +180,8 @@ exercises.check("1.2", answer)
 # ## 5. Precision: half the bytes
 #
 # Newer hardware computes in half precision: 2 bytes instead of 4 for activations, and much faster matrix products.
-# There are two kinds. **bf16** has the range of fp32 and few digits; cards from compute capability 8.0 on have it
-# (RTX 30, A100). **fp16** has more digits and little range, so small gradients vanish unless they are scaled up first: a
+# There are two kinds. **bf16** has the range of fp32 and few digits; cards from compute capability 8.0 on have it (RTX
+# 30, A100). **fp16** has more digits and little range, so small gradients vanish unless they are scaled up first: a
 # *gradient scaler* multiplies the loss by a large number, and divides the gradients by it before the step. (On those
 # newer cards there is also **TF32**: numbers stay 4 bytes, and only the products are made with the digits of fp16. It
 # saves time and no memory.)
@@ -186,8 +192,8 @@ for number in (1e-8, 1e-4, 1.001, 70_000.0):
     print(f"{number:>9g}   fp16 {half:>12.6g}   bf16 {brain:>12.6g}")
 
 # %% [markdown]
-# fp16 loses the smallest number and cannot hold the largest; bf16 holds both, but turns 1.001 into 1. The library chooses
-# by itself: bf16 where the hardware has it, fp16 with a gradient scaler on older cards, fp32 on a CPU.
+# fp16 loses the smallest number and cannot hold the largest; bf16 holds both, but turns 1.001 into 1. The library
+# chooses by itself: bf16 where the hardware has it, fp16 with a gradient scaler on older cards, fp32 on a CPU.
 
 # %%
 for card in ("Tesla T4", "GeForce RTX 3060", "A100 40GB"):
@@ -206,8 +212,8 @@ exercises.check("1.3", answer)
 # ## 6. How long, how much
 #
 # An epoch is one pass over all cells. Time is epochs times cells over speed, and for a CPU the speed is measured in a
-# few seconds of real steps (`scfm.estimate(config)` without a card does that here). For a card it is computed from its
-# data sheet, so it is a range, and nobody has measured it for you: no card was at hand when this was written.
+# few seconds of real training (`scfm.estimate(config)` without a card does that here). For a card it is computed from
+# its data sheet, so it is a range, and nobody has measured it for you: no card was at hand when this was written.
 
 # %% tags=["nbval-ignore-output"]
 cards = ("Tesla T4", "GeForce RTX 3060", "GeForce RTX 4090")
@@ -226,8 +232,8 @@ for machine in rented:
     )
 
 # %% [markdown]
-# **Exercise 1.4** (medium, 5 minutes). Your laptop trains 300 cells a second. 20 % of your 25,000 cells are held out, so
-# nothing is learned from them. How many hours do 50 epochs take?
+# **Exercise 1.4** (medium, 5 minutes). Your laptop trains 300 cells a second. 20 % of your 25,000 cells are held out,
+# so nothing is learned from them. How many hours do 50 epochs take?
 
 # %%
 answer = ...
@@ -236,8 +242,8 @@ exercises.check("1.4", answer)
 # %% [markdown]
 # ## 7. Pick a preset
 #
-# Change anything and see at once what it takes, here or on a card. "use this" writes your choice to `config.yaml`;
-# notebook 04 trains it.
+# Change a setting and see at once how much time and memory it needs, here or on a card. "use this" writes your choice
+# to `config.yaml`; notebook 04 trains it.
 
 # %% tags=["nbval-ignore-output"]
 from scfm_lib.widgets import preset_picker
@@ -252,40 +258,20 @@ choice = scfm.load_config("minimal", {"training.batch_size": 16})
 print(choice.model.hidden_dim, "wide,", choice.training.batch_size, "cells in a batch")
 
 # %% [markdown]
-# ## 8. What other guides claim
+# ## 8. Estimated, and measured
 #
-# This workbook grew out of a guide to hardware for such models. What it claims, and what holds here by a count, a
-# measurement or an estimate, is at the end of [HARDWARE.md](../HARDWARE.md). Here are its parameters and memory.
+# An estimate has to be compared with what really happens. Here is how large the three models are, and what they would
+# need on a T4:
 
 # %%
-claims = {"minimal": (5e6, 10e6), "default": (25e6, 35e6), "large": (80e6, 120e6)}  # parameters, the guide's
-card_memory = {"minimal": (2, 4), "default": (6, 8), "large": (12, 16)}  # GB of a card, the guide's
 for name in presets:
     count = scfm.estimate(scfm.load_config(name), gpu="T4", cells=10_000)["parameters"]
-    needs = sizes[name]["total"] / 1e9
-    low, high = claims[name]
-    print(f"{name:8} {count:>10,} parameters, claimed {low / 1e6:.0f} to {high / 1e6:.0f} million;", end=" ")
-    print(f"{needs:.1f} GB on a T4, claimed {card_memory[name][0]} to {card_memory[name][1]}")
-
-# %%
-figure, axes = plt.subplots(figsize=(7.5, 2.6))
-for row, name in enumerate(presets):
-    low, high = card_memory[name]
-    claimed = axes.barh(row, high - low, left=low, height=0.5, color=ORANGE)
-    (estimated,) = axes.plot(sizes[name]["total"] / 1e9, row, "o", color=BLUE, markersize=9)
-axes.set_yticks(range(3), [name.upper() for name in presets])
-axes.invert_yaxis()
-axes.set(xlim=(0, 17), xlabel="GB of a card's memory", title="Less is needed than the guide says")
-axes.legend([claimed, estimated], ["the guide's claim", "estimated here"], frameon=False, loc="upper right")
-plt.show()
+    print(f"{name:8} {count:>10,} parameters, {sizes[name]['total'] / 1e9:.1f} GB on a T4")
 
 # %% [markdown]
-# *Figure: for each preset a dot for the estimated memory on a T4 and a bar for the guide's range. Each dot is to the left
-# of its bar.*
-#
-# Why so much less? Our model reads only the genes that a cell expresses (about 100 of 1,000), not all of them, and has
-# fewer parameters than claimed. Estimates of memory on a CPU were within 5 % of measured peaks in 22 configurations
-# (`benchmarks/memory.py`); on cards they have not been measured. What was measured for HARDWARE.md is kept:
+# They have not been run on a card yet. On CPUs, memory was measured in whole runs: the median error of 18 estimates was
+# 2 %, the largest 10 % (`benchmarks/README.md`). What was measured for [HARDWARE.md](../HARDWARE.md) is kept, and can
+# be read here:
 
 # %%
 import json
@@ -300,7 +286,7 @@ for cells, run in measured["runs"].items():
     )
 
 # %% [markdown]
-# Fifty times the cells, a quarter more memory: the data stay on disk.
+# Fifty times the cells, and only some 40 % more memory: the data stay on disk.
 #
 # ## Key takeaways
 #
@@ -308,7 +294,7 @@ for cells, run in measured["runs"].items():
 # * Training keeps 16 bytes for each parameter; what fills memory is activations, and they follow the batch.
 # * bf16 keeps the range, fp16 needs a scaler, and a CPU is best left at fp32 for models of this size.
 # * An estimate for hardware that nobody measured is a range. Distrust a single number, ours too.
-# * A guide's figures are claims. Count what can be counted.
+# * Count what can be counted, and measure the rest where you can.
 #
 # ## Quiz
 
@@ -316,19 +302,19 @@ for cells, run in measured["runs"].items():
 exercises.quiz("1.a")
 
 # %%
-# exercises.quiz("1.a", "b")  # your answer
+# exercises.quiz("1.a", "a")  # your answer
 
 # %%
 exercises.quiz("1.b")
 
 # %%
-# exercises.quiz("1.b", "b")  # your answer
+# exercises.quiz("1.b", "a")  # your answer
 
 # %%
 exercises.quiz("1.c")
 
 # %%
-# exercises.quiz("1.c", "b")  # your answer
+# exercises.quiz("1.c", "a")  # your answer
 
 # %% [markdown]
 # ## What next

@@ -12,8 +12,8 @@
 # # 03 · Building the model
 #
 # **You will be able to** build the whole model yourself, from genes and their values to a cell's vector and the genes
-# it expects; compute attention by hand and say what each number means; load the library's weights into your own class and
-# get the same output; count every parameter; and say how three published models differ from this one.
+# it expects; compute attention by hand and say what each number means; load the library's weights into your own class
+# and get the same output; count every parameter; and say how three published models differ from this one.
 #
 # | | |
 # |---|---|
@@ -52,9 +52,9 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 
 # %% [markdown]
 # The whole way, with the shapes that we shall meet. **B** is the number of cells, **S** the number of genes in the
-# longest of them, **E** the width of a gene's vector (`gene_embedding_dim`), **H** that of a token (`hidden_dim`), **G** the
-# number of all genes. Every gene that a cell expresses is heard and predicted; the `n_genes` most variable of all G are *tokens* too, which means that they take
-# part in attention.
+# longest of them, **E** the width of a gene's vector (`gene_embedding_dim`), **H** that of a token (`hidden_dim`),
+# **G** the number of all genes. Every gene that a cell expresses is read and predicted; the `n_genes` most variable of
+# all G are *tokens* too, which means that they take part in attention.
 #
 # ```text
 # genes, values  (B, S)          which genes a cell expresses, and how much
@@ -65,7 +65,7 @@ plt.rcParams.update({"figure.figsize": (7, 3.4), "axes.spines.top": False, "axes
 #      | blocks                  sections 4 and 5: attention, feed-forward
 # tokens         (B, 1 + S, H)   the same shape, now each knows of the others
 #      | take [CELL], narrow it  section 6
-# cell vectors   (B, E)          what you use afterwards
+# cell vectors   (B, E)          what you use afterwards: for neighbours, clusters, a UMAP
 #      | decoder                 section 7
 # log-odds       (B, G)          which genes the next molecules should come from
 # ```
@@ -110,7 +110,7 @@ print("second:", ", ".join(store.symbols[second_genes.numpy()]))
 
 # %% [markdown]
 # Computers like rectangles, so the second cell is filled up with zeros: **padding**. A value of 0 marks it, since a
-# gene that is expressed has more. From now on we must take care that padding never has a say.
+# gene that is expressed has more. From now on we must take care that padding never affects a result.
 
 # %%
 genes = nn.utils.rnn.pad_sequence([first_genes, second_genes], batch_first=True)  # (2, 8), numbers of genes
@@ -141,7 +141,7 @@ print(labels[1])
 figure, panels = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
 for panel, row, token, names, title in zip(panels, values, is_token, labels, ["first", "second"], strict=True):
     panel.bar(range(8), row * token, color=BLUE, label="a token")
-    panel.bar(range(8), row * ~token, color=ORANGE, label="heard in the bag only")
+    panel.bar(range(8), row * ~token, color=ORANGE, label="in the bag only")
     panel.set_xticks(range(8), names[1:], rotation=60, ha="right")
     panel.set_title(f"What the model reads of the {title} cell", fontsize=11)
 panels[0].set_ylabel("value: ln(1 + counts per 10,000)")
@@ -158,8 +158,8 @@ plt.show()
 # %% [markdown]
 # ## 2. A bag of all genes
 #
-# We take the library's model, fresh and untrained, read its weights as plain tensors, and do each step with them by
-# hand.
+# We take the library's model at its start, before any training, read its weights as plain *tensors* (tables of numbers
+# with any number of dimensions), and do each step with them by hand.
 
 # %%
 from scfm_lib.dataset import log_normalise
@@ -175,9 +175,9 @@ print(len(w), "tensors, such as bag_embedding", tuple(w["bag_embedding"].shape))
 # %% [markdown]
 # **[CELL]** is a vector that belongs to no gene: in the blocks it reads the genes, and it ends as the cell's vector.
 # Where should it start? It could be the same in every cell, and learn of each gene by attention. But attention over
-# all the genes of a cell is dear. So [CELL] starts from something cheap that has heard of every one of them.
+# all the genes of a cell costs a lot. So [CELL] starts from something cheap that already sums up all of them.
 #
-# First the cell is laid out over all genes, a place for each. (Padding adds 0 to gene 0, so it has no say.)
+# First the cell is laid out over all genes, a place for each. (Padding adds 0 to gene 0, so it changes nothing.)
 
 # %%
 profile = torch.zeros(2, len(store.symbols)).scatter_add(1, genes, values)  # (2, 765)
@@ -185,7 +185,7 @@ print(tuple(genes.shape), "->", tuple(profile.shape), "(B, G)")
 print("places that are not 0:", (profile > 0).sum(1).tolist())
 
 # %% [markdown]
-# Each gene has a row of 64 numbers, its *bag vector*. Every expressed gene throws in its vector, times its value, and
+# Each gene has a row of 64 numbers, its *bag vector*. Every expressed gene contributes its vector, times its value, and
 # all are added up: a **bag** of genes, in which, as in any bag, there is no order. It is one matrix product.
 
 # %%
@@ -208,7 +208,7 @@ print("all training cells", tuple(everyone.shape), " directions", tuple(directio
 print("spread along the first three:", [round(s, 1) for s in spreads[:3].tolist()])
 
 # %% [markdown]
-# What all cells have in common tells nothing about any of them. Yet it is a large part of each bag, since values are
+# What all cells have in common does not help to tell them apart. Yet it is a large part of each bag, since values are
 # never negative. So the bag of the **mean cell** is taken away:
 
 # %%
@@ -239,9 +239,9 @@ plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# *Figure: the training cells as dots, placed by the first two of the 64 numbers of their bags, before any training. Left
-# coloured by the value of LYZ, a gene of monocytes, right by NKG7, a gene of killer cells: each is high in another
-# region.*
+# *Figure: the training cells as dots, placed by the first two of the 64 numbers of their bags, before any training.
+# Left coloured by the value of LYZ, a gene of monocytes and dendritic cells, right by NKG7, a gene of NK and cytotoxic
+# T cells: each is high in another region.*
 #
 # So before the first training step [CELL] already starts at a PCA of all genes, which is a good description of a cell.
 # The bag is widened to H = 128 and added to a learned vector that is the same for all:
@@ -267,7 +267,7 @@ exercises.check("3.1", answer)
 # A bag adds up and no more: it cannot say "much of this gene, but only where that one is there". For that, the most
 # variable genes become **tokens**: a vector for each such gene of each cell, and the vectors can look at each other.
 #
-# **Which gene?** Each token gene has a row of 64 learned numbers, its *embedding*. To look one up is all there is to it.
+# **Which gene?** Each token gene has a row of 64 learned numbers, its *embedding*. The model simply looks it up.
 # (Places that are no token look up gene 0; what they get will be masked.)
 
 # %%
@@ -277,7 +277,7 @@ print(tuple(number.shape), "->", tuple(embedded.shape), "(B, S, gene_embedding_d
 
 # %% [markdown]
 # The model is 128 wide, so a matrix widens the 64 numbers. It gives two vectors for each gene: its *identity* ("I am
-# LST1") and a *slope*, that which changes the more of it there is.
+# LST1") and a *slope*, which says how the vector changes with the amount.
 
 # %%
 both = embedded @ w["gene_to_token.weight"].T  # (2, 8, 256)
@@ -298,7 +298,7 @@ facing, bias = w["value_in.weight"].squeeze(1), w["value_in.bias"]  # (32,) and 
 kinks = -bias / facing
 there = everyone[everyone > 0]  # all values of the training cells
 among = (kinks > there.min()) & (kinks < there.max())
-print(f"32 kinks from {kinks.min():.1f} to {kinks.max():.1f}, {int((facing > 0).sum())} of them bend upwards")
+print(f"32 kinks from {kinks.min():.1f} to {kinks.max():.1f}, {int((facing > 0).sum())} of them rise")
 print(f"values from {there.min():.1f} to {there.max():.1f}: {int(among.sum())} kinks lie among them")
 
 # %%
@@ -315,9 +315,9 @@ axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% [markdown]
-# *Figure: eleven of the 32 hinges over the value. Blue lines are 0 and rise from their kink on; dashed orange lines fall
-# to 0 at their kink. The kinks are spread evenly over the axis from 1.2 to 6.5. Behind them in grey, how often each
-# value occurs in these cells.*
+# *Figure: eleven of the 32 hinges over the value. Blue lines are 0 and rise from their kink on; dashed orange lines
+# fall to 0 at their kink. The kinks are spread evenly over the axis from 1.2 to 6.5. Behind them in grey, how often
+# each value occurs in these cells.*
 #
 # Why must kinks lie where values are? Only there does a unit bend anything. If its kink is below all values, it is a
 # straight line for every gene, and the slope has that already. If it faces away from all values, it is 0 for every
@@ -352,9 +352,10 @@ print("what we give to the blocks is what the library gives")
 # %% [markdown]
 # ## 4. Attention by hand
 #
-# So far each token knows of its own gene only, and [CELL] knows a sum. *Attention* lets each token collect from the others what it needs.
+# So far each token knows of its own gene only, and [CELL] knows a sum. *Attention* lets each token collect from the
+# others what it needs.
 #
-# First every token is brought to the same scale, so that a strong gene does not shout down the rest. That is a **layer
+# First every token is brought to the same scale, so that a strong gene does not drown out the rest. That is a **layer
 # norm**: subtract the mean of a token's 128 numbers, divide by their standard deviation, then a learned scale and
 # shift (1 and 0 at the start).
 
@@ -404,8 +405,9 @@ print(tuple(scores.shape), "(B, who asks, who is read)")
 # %% [markdown]
 # ### Mask, then softmax
 #
-# Padding must not be read, nor a gene that is no token. We set their *columns* to minus infinity; since
-# $e^{-\infty} = 0$, the **softmax** then gives them a weight of exactly 0. The softmax turns each row of scores into weights that add up to 1:
+# Padding must not be read, nor a gene that is no token. We set their *columns* to minus infinity; since $e^{-\infty} =
+# 0$, the **softmax** then gives them a weight of exactly 0. The softmax turns each row of scores into weights that add
+# up to 1:
 #
 # $$\text{attention} = \text{softmax}\!\left(\frac{QK^\top}{\sqrt{d}} + \text{mask}\right)$$
 
@@ -438,10 +440,11 @@ plt.show()
 
 # %% [markdown]
 # *Figure: two heat maps of the second cell, a row for each token that asks and a column for each that is read. Left,
-# the scores, for padding and the gene in brackets too. Right, the weights after mask and softmax: their four columns are
-# at 0, and each row adds up to 1.*
+# the scores, for padding and the gene in brackets too. Right, the weights after mask and softmax: their four columns
+# are at 0, and each row adds up to 1.*
 #
-# Do not look for biology here: these weights are random. What a trained model's [CELL] reads is for notebook 06. The
+# Do not look for biology here: the matrices that make queries and keys are still random. (*NKG7* and *GNLY* may look
+# alike because the vectors of genes come from the PCA.) What a trained model's [CELL] reads is for notebook 06. The
 # rows of padding and of the gene in brackets are computed too, but nobody ever reads them.
 #
 # **Exercise 3.2** (medium, 6 minutes). Write `attention_weights(q, k, seen)` for one head and one cell: `q` and `k`
@@ -514,8 +517,8 @@ plt.show()
 
 # %% [markdown]
 # *Figure: a heat map with a row for each of the four heads and a column for each token of the first cell: how much of
-# each token [CELL] reads, and nothing of the genes in brackets. The heads have different patterns, since each has weights
-# of its own.*
+# each token [CELL] reads, and nothing of the genes in brackets. The heads have different patterns, since each has
+# weights of its own.*
 
 # %% [markdown]
 # ## 5. A block
@@ -541,7 +544,7 @@ class MyAttention(nn.Module):
 
 # %% [markdown]
 # The second half works on each token alone: norm, widen from 128 to 512, bend (GELU, a smooth relative of ReLU),
-# narrow to 128, add. Attention moves information between genes; the **feed-forward** part thinks about it.
+# narrow to 128, add. Attention moves information between genes; the **feed-forward** part works on it, token by token.
 
 
 # %%
@@ -571,7 +574,9 @@ print(tuple(x.shape), "->", tuple(after.shape), "and the same numbers as the lib
 # %% [markdown]
 # ## 6. The encoder
 #
-# Your own model, in four short classes, each adding a part to the one before. First the bag of section 2:
+# Your own model, in four short classes, each adding a part to the one before. (One would usually write a single class,
+# as `scfm_lib/model.py` does; here they inherit from one another only so that you can read it in parts.) First the bag
+# of section 2:
 
 
 # %%
@@ -608,8 +613,8 @@ class MyTokens(MyBag):
 
 
 # %% [markdown]
-# Then the blocks, and one last norm. Of all rows only [CELL], row 0, is kept, and narrowed to as many numbers as a gene's
-# vector has. This is the **cell's vector**.
+# Then the blocks, and one last norm. Of all rows only [CELL], row 0, is kept, and narrowed to as many numbers as a
+# gene's vector has. This is the **cell's vector**.
 
 
 # %%
@@ -629,15 +634,14 @@ class MyEncoder(MyTokens):
 
 
 # %% [markdown]
-# (The zeros are only placeholders. A model that is to learn needs random numbers there, or a PCA of the training cells,
-# as the library does.)
+# (The zeros are only placeholders. What stands there before training comes in section 9.)
 
 # %% [markdown]
 # ## 7. The decoder
 #
 # From a cell's vector, which gene should the next molecule come from? Any of all G genes, tokens or not. The cell's 64
-# numbers are compared, by a dot product, with a vector of each gene. A *bias* adds how common the gene is in any cell. All
-# that the model knows of a cell must pass through these 64 numbers, which is why they are what you use afterwards.
+# numbers are compared, by a dot product, with a vector of each gene. A *bias* adds how common the gene is in any cell.
+# All that the model knows of a cell must pass through these 64 numbers, which is why they are what you use afterwards.
 
 # %%
 vectors = library.encode(genes, values)  # (2, 64)
@@ -700,8 +704,8 @@ print(tuple(ours.shape), "log-odds, the same from your class and from the librar
 # %% [markdown]
 # ### A cell is a set
 #
-# If we shuffle the genes of each cell, taking their values along, nothing may change. And if we pad more, nothing
-# either. But a gene that is taken away must be missed, be it a token or not.
+# If we shuffle the genes of each cell together with their values, nothing may change. If we add padding, nothing may
+# change either. But if a gene is taken away, the result must change, whether the gene is a token or not.
 
 # %%
 order = torch.randperm(batch.genes.shape[1], generator=torch.Generator().manual_seed(0))
@@ -713,12 +717,67 @@ print("more padding:          the same", torch.allclose(wider, ours, atol=1e-4))
 print("without the bag genes: the same", torch.allclose(tokens_alone, ours, atol=1e-4))
 
 # %% [markdown]
-# ## 9. What the library leaves out
+# ## 9. Where the first numbers come from
 #
-# Your class works out rows that nobody reads. The library gives the same numbers without them, in two ways.
+# Weights cannot all begin at 0: every unit would compute the same, get the same gradient, and stay like the others. So
+# they begin as random numbers. How large should they be? A sum of $n$ random terms grows with $\sqrt{n}$, so a layer
+# with $n$ inputs gets weights with a spread of $0.5 / \sqrt{n}$: what comes out is then about half as large as what
+# goes in, however wide the layer is.
+
+
+# %%
+def initialise(model):
+    """Random numbers for every layer; the hinges of section 3 get their kinks."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.5 / layer.in_features**0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    facing = torch.tensor([1.0, -1.0]).repeat(16)
+    model.value_in.weight.copy_(facing[:, None])
+    model.value_in.bias.copy_(-facing * torch.linspace(1.2, 6.5, 32))  # log1p of counts per 10,000 mostly lies there
+    nn.init.normal_(model.cell_token, std=0.02)
+    nn.init.normal_(model.bag_embedding, std=len(model.bag_embedding) ** -0.5)
+    nn.init.normal_(model.gene_embedding, std=1 / 8)
+    nn.init.normal_(model.output_embedding, std=1 / 10)
+
+
+# %% [markdown]
+# Then everything that belongs to a single gene is set from the PCA of section 2. Its *loadings* are the directions
+# times their spreads: they say how strongly a gene takes part in what sets cells apart. They replace the random vectors
+# of tokens and of the decoder at the same size, so only the direction is new; the bag's vectors are the directions
+# themselves. The decoder's bias gets the log of each gene's share of all molecules, so the model at its start already
+# expects common genes.
+
+
+# %%
+def put_in(model, start):
+    """The PCA of the training cells, and how common each gene is."""
+    loadings = start["components"] * start["spread"]  # (G, 64)
+    loadings = loadings / loadings[: len(model.gene_embedding)].std()
+    model.bag_embedding.copy_(start["components"] / start["spread"][0])
+    model.bag_centre.copy_(start["centre"] / start["spread"][0])
+    model.gene_embedding.copy_(loadings[: len(model.gene_embedding)] / 8)
+    model.output_embedding.copy_(loadings / 10)
+    model.output_bias.copy_(start["log_share"])
+
+
+# %%
+torch.manual_seed(0)  # the same random numbers in the same order: both classes make their layers in one order
+begun = MyTransformer(shape, len(store.symbols)).eval()
+initialise(begun)
+put_in(begun, start)
+assert all(torch.allclose(begun.state_dict()[name], weight) for name, weight in w.items())
+print("the same", len(w), "tensors as in the library's new model, from the same seed")
+
+# %% [markdown]
+# ## 10. What the library leaves out
+#
+# Your class works out rows that nobody reads. The library gives the same numbers without them, in two ways. (And it
+# widens the table of token genes once, not each token again; for the same gene that is the same product.)
 #
 # **Places that are no token.** Batches come with the tokens first in each row, and `batch.most_tokens` says how many
-# columns hold all of them. Only these go to the blocks; the bag has heard the rest.
+# columns hold all of them. Only these go to the blocks; the bag has read the rest.
 
 # %%
 x, attend = library.read(batch.genes, batch.values, batch.most_tokens)
@@ -728,9 +787,9 @@ print("genes", tuple(batch.genes.shape), "-> what the blocks get", tuple(x.shape
 # In a whole genome that is most of the genes: a cell of PBMC3k shows 849 on average, of which 112 are among the 1,000
 # most variable (notebook 02).
 #
-# **In the last block, all rows but [CELL]'s.** After it only row 0 is read. So there the other rows need no query, no
-# output and no feed-forward; their keys and values are all that [CELL] asks of them. In earlier blocks every row is
-# needed: it is read in the next one. The library's block has a switch for that.
+# **In the last block, all rows but [CELL]'s.** After it only row 0 is read. So in this block the other rows need no
+# query, no output and no feed-forward; their keys and values are all that [CELL] asks of them. In earlier blocks every
+# row is needed: it is read in the next one. The library's block has a switch for that.
 
 # %%
 x = library.blocks[0](x, attend)  # all rows: the next block reads them
@@ -766,8 +825,8 @@ for preset in ("minimal", "default", "large"):
     print(f"{preset:8} {dims.num_layers} blocks: last block {last / full:.0%} of a whole one, {saved:.0%} of all saved")
 
 # %% [markdown]
-# The fewer blocks, the more it is worth: see MINIMAL with its two. It is the same model, only without what nobody
-# reads.
+# The fewer blocks, the more this saves, most of all in MINIMAL with its two. It is the same model, only without what
+# nobody reads.
 #
 # **Exercise 3.3** (hard, 12 minutes). Write `cell_row(block, x, seen)`: the output of a block for [CELL] alone,
 # `(B, 1, H)`, without computing the other rows. `x` is `(B, T, H)`, `seen` is `(B, T)`, and `block` has the layers of
@@ -778,7 +837,7 @@ answer = ...
 exercises.check("3.3", answer)
 
 # %% [markdown]
-# ## 10. The loss: how surprised is the model?
+# ## 11. The loss: how surprised is the model?
 #
 # The model gave each gene a share. Now come the molecules of the other half. Each one costs **minus the logarithm of
 # its gene's share**: little if the model expected it, much if not. This is the *multinomial* likelihood, which tells
@@ -794,7 +853,8 @@ print(f"2 x {-math.log(0.5):.2f} + 0 x {-math.log(0.3):.2f} + 1 x {-math.log(0.2
 # %% [markdown]
 # The gene with no molecule costs nothing by itself. But the share of .3 that was given to it is missing elsewhere, so
 # the model does learn from zeros, without a token for any of them. And a cell with twice the molecules asks for the
-# same shares: how deep it was sequenced is not part of the task.
+# same shares: how deep it was sequenced need not be predicted. (It does count for more, since each molecule counts
+# once.)
 #
 # Now a real half cell, gene by gene:
 
@@ -829,7 +889,7 @@ answer = ...
 exercises.check("3.4", answer)
 
 # %% [markdown]
-# ## 11. Counting parameters
+# ## 12. Counting parameters
 #
 # A *parameter* is a number that training may change. A linear layer from $a$ to $b$ has $a \cdot b$ weights and, if it
 # has biases, $b$ of them; a layer norm of width $h$ has $2h$. With $n$ genes that can be tokens and $G$ genes in all:
@@ -865,8 +925,8 @@ for part in here:
 print(f"{'all':15} {sum(here.values()):>12,} {sum(genome.values()):>14,}")
 
 # %% [markdown]
-# On a whole genome most numbers belong to single genes ($G(2e + 1) + ne$, here 2,644,000 of them); the blocks, which do
-# the thinking, stay as they are.
+# With a whole genome most parameters belong to single genes ($G(2e + 1) + ne$, here 2,644,000 of them); the blocks,
+# which do the computing, stay the same size.
 #
 # Formulas can be wrong, so ask the model itself; yours will do:
 
@@ -878,40 +938,34 @@ for dims, all_genes, counted in ((shape, len(store.symbols), here), (minimal, 20
     print(f"{all_genes:>6,} genes: {built:>9,} numbers in your own class")
 
 # %% [markdown]
-# ### What the hardware guide claims
+# ### The three presets
 #
-# This workbook grew out of a hardware guide, which gives the dimensions of three presets and a number of parameters
-# for each. We keep its dimensions and count, with 20,000 genes:
+# The same count for all three, with 20,000 genes:
 
 # %%
-claims = {"minimal": (5e6, 10e6), "default": (25e6, 35e6), "large": (80e6, 120e6)}  # the guide's
 counts = {}
-for preset in claims:
+for preset in ("minimal", "default", "large"):
     m = scfm.load_config(preset).model
-    parts = parameters_by_part(m.n_genes, 20_000, m.gene_embedding_dim, m.hidden_dim, m.ff_dim, m.num_layers)
-    counts[preset] = sum(parts.values())
-print("preset      counted      the guide claims")
-for preset, (low, high) in claims.items():
-    print(f"{preset:8} {counts[preset]:>10,}      {low / 1e6:.0f} to {high / 1e6:.0f} million")
+    counts[preset] = parameters_by_part(m.n_genes, 20_000, m.gene_embedding_dim, m.hidden_dim, m.ff_dim, m.num_layers)
+    print(f"{preset:8} {sum(counts[preset].values()):>10,}")
 
 # %%
-figure, axes = plt.subplots(figsize=(7, 2.8))
-for row, (preset, (low, high)) in enumerate(claims.items()):
-    axes.barh(row, high - low, left=low, height=0.5, color=ORANGE, label="the guide's claim" if row == 0 else None)
-    axes.plot(counts[preset], row, "o", color=BLUE, markersize=9, label="counted" if row == 0 else None)
-axes.set_yticks(range(3), [preset.upper() for preset in claims])
+blocks = {preset: parts["attention"] + parts["feed_forward"] for preset, parts in counts.items()}
+figure, axes = plt.subplots(figsize=(7, 2.6))
+genes_part = [sum(counts[preset].values()) - blocks[preset] for preset in counts]
+axes.barh([preset.upper() for preset in counts], [n / 1e6 for n in blocks.values()], color=BLUE, label="blocks")
+left = [n / 1e6 for n in blocks.values()]
+axes.barh(
+    [preset.upper() for preset in counts], [n / 1e6 for n in genes_part], left=left, color=ORANGE, label="the rest"
+)
 axes.invert_yaxis()
-axes.set(xscale="log", xlim=(3e5, 3e8), xlabel="parameters (each mark is ten times the one before)")
-axes.set_title("No preset has as many parameters as claimed", fontsize=11)
+axes.set(xlabel="million parameters, with 20,000 genes", title="The larger the model, the more of it is blocks")
 axes.legend(frameon=False, loc="upper right")
 plt.show()
 
 # %% [markdown]
-# *Figure: for each preset a dot for the parameters counted and a bar for the range that the guide claims, on a
-# logarithmic axis. Each dot lies to the left of its bar: the models are smaller than claimed.*
-#
-# The claimed numbers do not follow from the guide's own dimensions. We do not know where they come from. What to learn
-# from it: a count is quickly checked, so check it, and report what you counted.
+# *Figure: a bar for each preset, the parameters of its blocks in blue and all others, which mostly belong to single
+# genes, in orange. In MINIMAL nearly all are orange, in LARGE the blocks are the larger part.*
 #
 # **Exercise 3.5** (medium, 8 minutes). How many parameters does *one* block of DEFAULT have? Its `hidden_dim` is 256,
 # its `ff_dim` 1,024, its `num_heads` 8.
@@ -921,7 +975,7 @@ answer = ...
 exercises.check("3.5", answer)
 
 # %% [markdown]
-# ## 12. The larger relatives
+# ## 13. The larger relatives
 #
 # Our model is a small member of a family. What a *token* is and what the model has to *predict* is where its members
 # differ most:
@@ -933,29 +987,32 @@ exercises.check("3.5", answer)
 # | Geneformer | expressed genes, 2,048 at most | order alone: genes ranked | which gene is masked (cross-entropy) |
 # | scFoundation | expressed genes of 19,264 | value, by an embedding | values of masked genes (squared error) |
 #
-# * **scGPT** ([Cui et al., *Nature Methods* 2024](https://doi.org/10.1038/s41592-024-02201-0); 33 million human cells) predicts the genes withheld from those it is
-# given; an attention mask keeps apart what it may know. The 1,200 are a limit of its pretraining.
-# * **Geneformer** ([Theodoris et al., *Nature* 2023](https://doi.org/10.1038/s41586-023-06139-9); about 30 million human cells) ranks a cell's genes by expression
-# relative to their typical level; 15 % of the places are masked. This is its first version.
-# * **scFoundation** ([Hao et al., *Nature Methods* 2024](https://doi.org/10.1038/s41592-024-02305-7); over 50 million human cells) has an encoder for the expressed
-# genes and a decoder for all. It is told the depth of a cell, and the depth at which to predict it.
+# * **scGPT** ([Cui et al., *Nature Methods* 2024](https://doi.org/10.1038/s41592-024-02201-0); 33 million human cells)
+# predicts the genes withheld from those it is given; an attention mask keeps apart what it may know. The 1,200 are a
+# limit of its pretraining.
+# * **Geneformer** ([Theodoris et al., *Nature* 2023](https://doi.org/10.1038/s41586-023-06139-9); about 30 million
+# human cells) ranks a cell's genes by expression relative to their typical level; 15 % of the places are masked. This
+# is its first version.
+# * **scFoundation** ([Hao et al., *Nature Methods* 2024](https://doi.org/10.1038/s41592-024-02305-7); over 50 million
+# human cells) has an encoder for the expressed genes and a decoder for all. It is told the depth of a cell, and the
+# depth at which to predict it.
 # * **Ours** learns from your cells, and predicts one half of a cell's molecules from the other.
 #
-# Size and millions of cells do not settle which vectors are better: without fine-tuning, scGPT and Geneformer
-# can do worse than simpler methods ([Kedzierska et al., *Genome Biology* 2025](https://doi.org/10.1186/s13059-025-03574-x)). So in notebook 06 our model, too, has to stand
-# beside PCA.
+# Size and millions of cells do not settle which vectors are better: without fine-tuning, scGPT and Geneformer can do
+# worse than simpler methods ([Kedzierska et al., *Genome Biology* 2025](https://doi.org/10.1186/s13059-025-03574-x)).
+# So in notebook 06 our model, too, has to stand beside PCA.
 
 # %% [markdown]
 # ## Key takeaways
 #
-# * Every expressed gene is heard: [CELL] starts from a bag of all of them, which at the start is a PCA.
+# * Every expressed gene is read: [CELL] starts from a bag of all of them, which at the start is a PCA.
 # * A token is which gene plus how much of it; a cell is a set of tokens, with [CELL] in front to collect.
 # * A hinge bends only at its kink, so kinks belong where the values are.
 # * Attention is three steps: scores $QK^\top/\sqrt{d}$, softmax with padding at minus infinity, a weighted sum.
 # * A block is attention, then a feed-forward part, each behind a norm and *added* to what was there.
 # * The decoder gives each gene a share; a molecule costs minus the logarithm of its gene's share.
 # * Two implementations with the same weights must give the same numbers. That test finds most bugs.
-# * Parameters can be counted by hand: 3,078,048 for MINIMAL with 20,000 genes, whatever a guide says.
+# * Parameters can be counted by hand: 3,078,048 for MINIMAL with 20,000 genes.
 #
 # ## Quiz
 
@@ -963,28 +1020,28 @@ exercises.check("3.5", answer)
 exercises.quiz("3.a")
 
 # %%
-# exercises.quiz("3.a", "b")
+# exercises.quiz("3.a", "a")  # your answer
 
 # %%
 exercises.quiz("3.b")
 
 # %%
-# exercises.quiz("3.b", "b")
+# exercises.quiz("3.b", "a")  # your answer
 
 # %%
 exercises.quiz("3.c")
 
 # %%
-# exercises.quiz("3.c", "b")
+# exercises.quiz("3.c", "a")  # your answer
 
 # %%
 exercises.quiz("3.d")
 
 # %%
-# exercises.quiz("3.d", "b")
+# exercises.quiz("3.d", "a")  # your answer
 
 # %% [markdown]
 # ## What next
 #
-# The model is built, but its numbers are still those of the start. In [04 · Training](04_training.ipynb) it learns: the loop written out,
-# tested on one batch, then the library's.
+# The model is built, but it has not learned anything yet. In [04 · Training](04_training.ipynb) it learns: the loop
+# written out, tested on one batch, then the library's.

@@ -19,7 +19,7 @@
 # |---|---|
 # | minutes on a 2-core CPU | 1, and about 50 for you |
 # | minutes on a T4 | not measured |
-# | needs | nothing: it runs alone. What a loss and a gradient are is told in notebook 04 |
+# | needs | nothing: it runs alone. Notebook 04 explains loss and gradient |
 
 # %%
 # Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
@@ -75,9 +75,9 @@ def anew(name):
 
 
 # %% [markdown]
-# A run writes a line into `metrics.jsonl` every `log_every_steps`. Whoever wants to know how it is doing reads that
-# file; the run need not know. So we start the training in a second thread, and `follow` draws what the file has until
-# the training is done. (It may as well be a run in a terminal: `follow` needs only its folder.)
+# A run writes a line into `metrics.jsonl` every `log_every_steps`. To see how it is doing, read that file; this does
+# not disturb the run. So we start the training in a second thread, and `follow` draws what the file has until the
+# training is done. (It may as well be a run in a terminal: `follow` needs only its folder.)
 
 # %% tags=["nbval-ignore-output"]
 from scfm_lib.widgets import follow
@@ -161,14 +161,16 @@ for rate, one in runs.items():
     print(f"norm {np.median(norms[:6]):5.1f} in the first epoch, {np.median(norms[-6:]):.1f} in the last")
 
 # %% [markdown]
-# With 0.2 the run is out of hand, and everybody sees it. With 0.05 it soon looks calm, and its norm is even the smallest
-# of all; but its loss stays above the healthy one's. So a small norm is not a good sign by itself: look at both.
+# With 0.2 the run is out of hand, and everybody sees it. With 0.05 it soon looks calm, and its norm is even the
+# smallest of all; but its loss stays above the healthy one's. So a small norm is not a good sign by itself: look at
+# both.
 #
 # **The gradient norm** is the length of all gradients taken together: how steep the loss is where the model stands.
 #
-# What does clipping do for AdamW, which measures each gradient by its usual size anyway? A single gradient that is 40 times
-# as large as the others moves a weight only 1.2 times as far as usual. But the average of squares remembers it for a
-# hundred steps, and all of those are too short. What to look for:
+# What does clipping do for AdamW, which compares each gradient with its usual size anyway? A single gradient that is 40
+# times as large as the others moves a weight only 1.2 times as far as usual. But the average of squares remembers it
+# for a hundred steps, and after the next few all of those are too short. (In the steep first epoch nearly every step is
+# clipped.) What to look for:
 #
 # | you see | it means |
 # |---|---|
@@ -262,13 +264,14 @@ else:
 # `nvidia-smi` prints a table; `nvtop` draws the same over time. What to read in it:
 #
 # * **GPU-Util**: in what share of the last second or less *some* kernel (a function on the card) ran. Low means that
-#   the card waits. High means that it does not, but not that the whole card is used: one small kernel after another
-#   gives 100 % too.
+# the card waits. High means that it does not, but not that the whole card is used: one small kernel after another gives
+# 100 % too.
 # * **Memory-Usage**: how much is taken, by anyone. torch keeps what it once had, so it does not fall between steps.
-# * **Pwr**: watts. A card that computes hard comes near its limit; "100 %" at a third of its watts is often mostly waiting.
+# * **Pwr**: watts. A card that computes hard comes near its limit; "100 %" at a third of its watts is often mostly
+# waiting.
 # * **Processes**: who else is on the card.
 #
-# A rule to begin with: a card that is busy below half of the time while training waits for something.
+# A first rule: if a card is busy less than half of the time during training, it is waiting for something.
 
 # %% tags=["nbval-ignore-output"]
 from scfm_lib.hardware import driver_cards
@@ -279,20 +282,20 @@ for card in cards:
 print(*(notes or ["no NVIDIA card here" if not cards else "nothing else to say"]), sep="\n")
 
 # %% [markdown]
-# What travels to a card, for each step? A batch is five tensors; the fifth, the cells' numbers, is tiny. (How many tokens
-# each half cell has is asked by the host, and stays there.)
+# What travels to a card, for each step? A batch is six tensors; the last two, the cells' numbers and their batches, are
+# tiny. (The number of tokens in each half cell is needed only by the processor, so it is not sent.)
 
 # %%
 from scfm_lib.dataset import HalfCells
 
 batch = HalfCells(store, np.flatnonzero(~store.held_out), 32, seed=0)[0]
-for key in ("genes", "values", "target_genes", "target_counts", "cells"):
+for key in ("genes", "values", "target_genes", "target_counts", "cells", "batch"):
     tensor = getattr(batch, key)
     print(f"{key:14} {tuple(tensor.shape)!s:10} {str(tensor.dtype)[6:]:8} {tensor.nbytes / 1e3:6.1f} kB")
 
 # %% [markdown]
 # **Exercise 5.2** (easy, 5 minutes). A batch has 64 half cells, the longest with 150 genes, both in the halves that
-# are read and in those that are predicted. Leave out the cells' numbers. Say that the bus moves 12 GB (12e9 bytes) a
+# are read and in those that are predicted. Leave out the two tiny tensors. Say that the bus moves 12 GB (12e9 bytes) a
 # second. How many microseconds does the batch take to the card?
 
 # %%
@@ -302,18 +305,24 @@ exercises.check("5.2", answer)
 # %% [markdown]
 # ## 6. Why is my training slow?
 #
-# A training step is a relay: the loader prepares a batch, the host sends it to the card (if there is one) and tells it what
-# to compute, the card computes. The slowest of them sets the pace. Four causes are common:
+# A training step is a relay: the loader prepares a batch, the *host* (the computer that the card sits in) sends it to
+# the card, if there is one, and tells it what to compute, the card computes. The slowest of them sets the pace. Four
+# causes are common:
 #
 # | cause | what you see | what mends it |
 # |---|---|---|
 # | **loader** | a large share of each step is waiting for data | a faster disk; if a core is free, `training.num_workers=1` |
 # | **tiny batch** | no waiting, few cells in a batch; a card is idle | `training.batch_size=32`; on a card 128 |
-# | **synchronisation** | a card is idle, though data come in time and the batch is large | let host and card wait for each other less often |
+# | **host** | a card is idle, though data come in time and the batch is large | give the card more at a time, ask it for numbers less often |
 # | **no mixed precision** | a card is busy, and computes in fp32 | `training.fp16=true`; newer cards `bf16=true` |
 #
-# The first two we plant here. First a **slow drive**: it gives 100 cells a second, as a network folder might. (The
-# real one comes back at the end of the cell.)
+# What is meant by **host**? A card works through a queue: the host puts hundreds of operations in for each step and
+# runs ahead. If the operations are short, the host is slower at putting them in than the card at doing them. And
+# whoever asks for a number (`loss.item()`, a print, a row in a log) makes the host stop until the queue is empty, a
+# *synchronisation*; then the card stands idle until the host has put something in again.
+#
+# We create the first two causes on purpose. First a **slow drive**: it delivers 100 cells a second, as a network folder
+# might. (The real one comes back at the end of the cell.)
 
 # %%
 from scfm_lib.data import Store
@@ -359,8 +368,8 @@ folders = {"A": two_cells.dir, "B": made_up / "run_b", "C": slow_drive.dir, "D":
 print((made_up / "run_b" / "config.yaml").read_text().splitlines()[0])
 
 # %% [markdown]
-# What does a run's record say? Means over the training steps. A row stands for the steps since the row before, so it
-# counts as often. The first row is left out: starting is slower than running. The plain version, and the library's:
+# What does a run's record say? Means over the training steps, each row weighted by the steps since the row before. The
+# first row is left out: starting is slower than running. The plain version, and the library's:
 
 # %%
 from scfm_lib.analysis import summary
@@ -398,9 +407,11 @@ shares = {}
 for label, folder in folders.items():
     figures = summary(read_metrics(folder / "metrics.jsonl"))
     waiting = figures["data_share"]
-    computing = figures["gpu_percent"] / 100 if "gpu_percent" in figures else 1 - waiting
+    computing = (
+        figures["gpu_percent"] / 100 if "gpu_percent" in figures else 1 - waiting
+    )  # a CPU does all that is not waiting
     waiting = min(waiting, 1 - computing)  # while the host waits, a card may still work through its queue
-    shares[label] = {"waits for data": waiting, "computes": computing, "card is idle": 1 - waiting - computing}
+    shares[label] = {"waits for data": waiting, "works": computing, "card is idle": 1 - waiting - computing}
 
 # %%
 figure, axes = plt.subplots(figsize=(8, 2.8))
@@ -414,14 +425,14 @@ plt.show()
 
 # %% [markdown]
 # *Figure: a horizontal bar for each of the runs A to D, divided into the shares of a step in which it waits for data,
-# computes, and has an idle card. A and D compute nearly all of the time; B's card is idle most of the time; C waits
+# works, and has an idle card. A and D work nearly all of the time; B's card is idle most of the time; C waits
 # for data for a large part of it.*
 #
 # A and D look alike here: both work all the time. That is the trap: **to be busy is not to be fast**. The table has
 # what tells them apart.
 #
 # **Exercise 5.3** (medium, 8 minutes). Name the cause for each of the four runs:
-# `answer = {"A": "...", "B": "...", "C": "...", "D": "..."}`, from `"loader"`, `"tiny batch"`, `"synchronisation"` and
+# `answer = {"A": "...", "B": "...", "C": "...", "D": "..."}`, from `"loader"`, `"tiny batch"`, `"host"` and
 # `"no mixed precision"`.
 
 # %%
@@ -452,10 +463,8 @@ for label, folder in folders.items():
     print(label, [finding["cause"] for finding in doctor(folder)["findings"]])
 
 # %% [markdown]
-# What is *synchronisation*? A card works through a queue: the host puts operations in and runs ahead. Whoever asks for a
-# number (`loss.item()`, a print, a row in a log) must wait until the queue is empty, and then the card waits until the
-# host has put something in again. Run B does so at each step. It is this waiting that costs time; the bytes that travel,
-# as you worked out above, hardly do.
+# Run B logs a row at every step, and its card is busy a quarter of the time: the host does not give it enough to do.
+# The bytes that travel, as you worked out above, hardly matter.
 #
 # ### Does the cure work?
 #
@@ -470,31 +479,68 @@ print(f"{before:.0f} cells/s before, {after:.0f} after: {after / before:.1f} tim
 print("still a tiny batch:", "tiny batch" in [finding["cause"] for finding in doctor(cured.dir)["findings"]])
 
 # %% [markdown]
-# A larger batch is not for free: an epoch has fewer steps, so the learning rate must be chosen anew, and memory grows
-# (`scfm estimate --set training.batch_size=128` says by how much). Judge by the held-out loss after the same time, not
-# by cells per second alone.
+# A larger batch has a price: an epoch has fewer steps, so you must choose the learning rate again, and it needs more
+# memory (`scfm estimate --set training.batch_size=128` says by how much). Judge by the held-out loss after the same
+# time, not by cells per second alone.
 #
 # For run C the store should go to a faster disk. A *worker* can help too: another process that prepares batches while
 # the model computes. How much, at best?
 #
-# **Exercise 5.4** (easy, 5 minutes). To prepare a batch takes `data` seconds, to compute on it `compute` seconds. At
-# first one comes after the other; with one worker they go on side by side all the time. Write `speedup(data, compute)`: how many
-# times as fast steps get. Then `answer = speedup`.
+# **Exercise 5.4** (easy, 5 minutes). Preparing a batch takes `data` seconds, computing on it takes `compute` seconds.
+# Without a worker one comes after the other; with one worker they go on side by side all the time. Write `speedup(data,
+# compute)`: how many times as fast steps get. Then `answer = speedup`.
 
 # %%
 answer = ...
 exercises.check("5.4", answer)
 
 # %% [markdown]
-# Where do the doctor's thresholds come from? They stand in one place, at the top of `scfm_lib/analysis/diagnose.py`, each with
-# its reason. Those for cards are rules of experience that were tried on made-up records only. If it misjudges a run of
-# yours, the row of `metrics.jsonl` is what to send along.
+# ### A cause that no setting can mend: somebody else
+#
+# On a laptop a video call, on a cluster another user: other programs want the cores, too. Let us be that other user,
+# with a program that does nothing, on each of our cores, while a run trains. (On a machine that you share, set `CROWD =
+# False`.)
+
+# %%
+import subprocess
+
+from scfm_lib.hardware import usable_cores
+
+CROWD = True
+busy = [sys.executable, "-c", "while True: pass"]
+crowd = [subprocess.Popen(busy) for _ in range(usable_cores() if CROWD else 0)]
+try:
+    crowded = short("crowded", {})
+finally:
+    for program in crowd:
+        program.kill()
+quiet = short("quiet", {})
+
+# %% tags=["nbval-ignore-output"]
+for what, one in (("alone", quiet), ("in a crowd", crowded)):
+    figures = summary(read_metrics(one.dir / "metrics.jsonl"))
+    print(
+        f"{what:10} {figures['cells_per_second']:5.0f} cells/s, {figures['cpu_percent'] / 100:.1f} cores used by the run"
+    )
+
+# %% [markdown]
+# The same run, the same settings, and no wait for data. What gives it away is that it uses fewer cores than it has
+# threads. Before you change anything, look who else is there (`htop`, Task Manager), and time things when the machine
+# is quiet. The loss is unaffected:
+
+# %%
+print("the same losses:", np.array_equal(logged(quiet, "loss"), logged(crowded, "loss")))
+
+# %% [markdown]
+# Where do the doctor's thresholds come from? They stand in one place, at the top of `scfm_lib/analysis/diagnose.py`,
+# each with its reason. Those for cards are rules of experience that were tried on made-up records only. If it misjudges
+# a run of yours, send us its `metrics.jsonl`.
 
 # %% [markdown]
 # ## 7. Inside a step
 #
-# The doctor looks at a step from outside. Where does the time go *within* it? **`torch.profiler`** writes down every operation
-# and how long it took, here on your machine, for MINIMAL's own step:
+# The doctor looks at a step from outside. Where does the time go *within* it? **`torch.profiler`** writes down every
+# operation and how long it took, here on your machine, for MINIMAL's own step:
 
 # %%
 import torch
@@ -519,19 +565,20 @@ print("parameters:", f"{sum(p.numel() for p in model.parameters()):,}")
 with profile(activities=[ProfilerActivity.CPU]) as profiled:
     for batch in step_batches[3:]:
         training_step(state, [batch], 0.001)
-operations = pd.Series({row.key: row.self_cpu_time_total for row in profiled.key_averages()}) / 5e3  # ms a step
+operations = pd.Series({row.key: row.self_cpu_time_total for row in profiled.key_averages()}) / 1000 / 5  # ms a step
 for name, took in operations.nlargest(8).items():
-    print(f"{name[:48]:48} {took:6.1f} ms {took / operations.sum():5.0%}")
+    print(f"{name.removeprefix('aten::')[-48:]:48} {took:6.1f} ms {took / operations.sum():5.0%}")
 
 # %% [markdown]
-# `mm` and `addmm` are matrix products, and they should be the largest part: they are the work itself. What else stands high
-# up is what there is to gain.
+# `mm` and `addmm` are matrix products, and they should be the largest part: they are the work itself. Whatever else
+# ranks high is where time could be saved.
 #
 # ### Why is one operation fast and another slow?
 #
-# A processor does two things at a time: it computes, and it fetches numbers from memory. How many operations are done for each
-# byte that is moved is an operation's **intensity**. Below some intensity, memory sets the pace, above it, arithmetic. That
-# gives a *roofline*: a slope, then a flat roof. First the roof of your machine, from a large product and a large copy:
+# A processor does two things at a time: it computes, and it fetches numbers from memory. How many operations are done
+# for each byte that is moved is an operation's **intensity**. Below some intensity, memory sets the pace, above it,
+# arithmetic. That gives a *roofline*: a slope, then a flat roof. First the roof of your machine, from a large product
+# and a large copy:
 
 
 # %%
@@ -556,8 +603,8 @@ print(f"products: {peak / 1e9:.0f} GFLOP/s, memory: {bandwidth / 1e9:.0f} GB/s")
 print(f"below {peak / bandwidth:.0f} operations a byte, memory sets the pace")
 
 # %% [markdown]
-# Now four operations of a step: the widening of tokens in the feed-forward part (a product), the same for two tokens alone, the
-# GELU behind it, and a layer norm. (A GELU is counted as 10 operations for each number, a layer norm as 8.)
+# Now four operations of a step: the widening of tokens in the feed-forward part (a product), the same for two tokens
+# alone, the GELU behind it, and a layer norm. (A GELU is counted as 10 operations for each number, a layer norm as 8.)
 
 # %%
 import torch.nn.functional as F
@@ -566,7 +613,7 @@ tokens, h, f = 64 * 80, 128, 512  # 64 half cells with 80 tokens each
 few, many, wide, weight = torch.randn(2, h), torch.randn(tokens, h), torch.randn(tokens, f), torch.randn(h, f)
 tried = {  # what is called, its operations, the bytes it reads and writes
     "product, 64 half cells": ((torch.mm, many, weight), 2 * tokens * h * f, 4 * (tokens * h + h * f + tokens * f)),
-    "product, one token each of 2": ((torch.mm, few, weight), 2 * 2 * h * f, 4 * (2 * h + h * f + 2 * f)),
+    "product, 2 tokens": ((torch.mm, few, weight), 2 * 2 * h * f, 4 * (2 * h + h * f + 2 * f)),
     "GELU": ((F.gelu, wide), 10 * tokens * f, 4 * 2 * tokens * f),
     "layer norm": ((F.layer_norm, many, (h,)), 8 * tokens * h, 4 * 2 * tokens * h),
 }
@@ -583,22 +630,24 @@ axes.plot(intensities, np.minimum(peak, bandwidth * intensities) / 1e9, color="b
 for (name, (intensity, speed)), colour in zip(reached.items(), COLOURS, strict=False):
     axes.plot(intensity, speed / 1e9, "o", color=colour, markersize=9, label=name)
 axes.set(xscale="log", yscale="log", xlabel="operations for each byte", ylabel="GFLOP/s reached")
-axes.set_title("Large products come near the roof, the rest cannot", fontsize=11)
+axes.set_title("Only a large product gets up to the flat roof", fontsize=11)
 axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# *Figure: operations per second over operations per byte, both logarithmic. A black line rises and then is flat: the most
-# that this machine can do. Four dots for four operations; the large product lies furthest right and highest. (Small tensors
-# stay in the processor's caches, which are faster than memory, so a dot may lie above the slope.)*
+# *Figure: operations per second over operations per byte, both logarithmic. A black line rises and then is flat: the
+# most that this machine can do. Four dots for four operations; the large product lies furthest right and highest.
+# (Small tensors stay in the processor's caches, which are faster than memory, so a dot may lie above the slope.)*
 #
-# The same product for two tokens has a far lower intensity: it reads all the weights, and does little with them. So that is what
-# is behind "tiny batch" in section 6.
+# The same product for two tokens has a far lower intensity: it reads all the weights, and does little with them. A
+# layer norm or a GELU cannot be better than the slope, however it is written: it does few operations for each number
+# that it fetches. (A tiny batch, as in run A, has more than two tokens. What it pays for is the fixed price of starting
+# each of some hundred operations.)
 #
 # ### What a barrier costs
 #
-# torch shares each operation out to its threads, and at the end of each, all wait for the last one: a *barrier*. For a long
-# operation that is nothing. For a short one it can be more than the work:
+# torch shares each operation that is large enough out to its threads, and at the end of each, all wait for the last
+# one: a *barrier*. For a long operation that is nothing. For a short one it can be more than the work:
 
 # %% tags=["nbval-ignore-output"]
 threads = torch.get_num_threads()
@@ -611,8 +660,8 @@ for name, (call, _, _) in tried.items():
 torch.set_num_threads(threads)
 
 # %% [markdown]
-# And if another program holds one of the cores, every barrier waits for the thread that was put aside. The library therefore
-# gives each thread a share of the *cells* of a step and lets it work through all operations alone, with one
+# And if another program holds one of the cores, every barrier waits for the thread that was put aside. The library
+# therefore gives each thread a share of the *cells* of a step and lets it work through all operations alone, with one
 # barrier for the step (`training.threads`; CONTRIBUTING.md has what that brought).
 
 # %% [markdown]
@@ -620,10 +669,10 @@ torch.set_num_threads(threads)
 #
 # * A run writes down what it does; whoever watches reads `metrics.jsonl`: the dashboard, TensorBoard, the doctor.
 # * Healthy: the loss falls and flattens, on held-out cells too, and the gradient norm settles. One high norm is an odd
-#   batch; NaN is the end.
+# batch; NaN is the end.
 # * GPU-Util says that the card does not wait, not that it is used well.
-# * Slow training waits for the loader, starts too many small operations, lets host and card meet too often, or computes
-#   in fp32 what it could in half. Shares of time tell which; `scfm doctor RUN` says what to set.
+# * Slow training waits for the loader, starts too many small operations, has a host that cannot keep up with its card,
+# or computes in fp32 what it could in half. Shares of time tell which; `scfm doctor RUN` says what to set.
 # * Large matrix products reach what the processor can do; small operations wait for memory and for barriers.
 # * Change one thing, measure again.
 #
@@ -633,19 +682,19 @@ torch.set_num_threads(threads)
 exercises.quiz("5.a")
 
 # %%
-# exercises.quiz("5.a", "b")  # your answer
+# exercises.quiz("5.a", "a")  # your answer
 
 # %%
 exercises.quiz("5.b")
 
 # %%
-# exercises.quiz("5.b", "b")  # your answer
+# exercises.quiz("5.b", "a")  # your answer
 
 # %%
 exercises.quiz("5.c")
 
 # %%
-# exercises.quiz("5.c", "b")  # your answer
+# exercises.quiz("5.c", "a")  # your answer
 
 # %% [markdown]
 # ## What next

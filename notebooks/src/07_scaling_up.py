@@ -18,9 +18,9 @@
 #
 # | | |
 # |---|---|
-# | minutes on a 2-core CPU | 3, and about 35 for you |
+# | minutes on a 2-core CPU | 3, and about 40 for you |
 # | minutes on a T4 | not measured |
-# | needs | nothing: it runs alone. What the training loop does is told in notebook 04 |
+# | needs | nothing: it runs alone. Notebook 04 explains the training loop |
 
 # %%
 # Set-up: nothing happens on your own computer; Colab and Kaggle fetch the project and install what is missing.
@@ -95,8 +95,8 @@ for part in ("parameters", "gradients", "optimizer", "activations"):
 
 # %% [markdown]
 # The first three grow with the model: 4 bytes for each parameter, 4 for its gradient and 8 for AdamW's two averages.
-# **Activations**, what each layer keeps for the way back, grow with the batch and with the genes of its longest cell. In
-# a small model they are nearly all of it.
+# **Activations**, what each layer keeps for the way back, grow with the batch and with the genes of its longest cell.
+# In a small model they are nearly all of it.
 #
 # In the batch size, memory is a straight line:
 
@@ -153,8 +153,8 @@ for lever, changes in levers.items():
     print(f"{lever:26} {megabytes[lever]:4.0f} MB, saves {saved:4.0%}")
 
 # %% [markdown]
-# That was counted, and is the same on every machine. Time is not: so take real steps on a batch of middling length. All
-# levers take turns, five times, and the quickest step of each is kept, which other programs disturbed least.
+# That was counted, and is the same on every machine. Time is not, so we take real steps on a batch of average length.
+# All levers take turns, five times, and the quickest step of each is kept, which other programs disturbed least.
 
 # %%
 from scfm_lib.start import new_model
@@ -202,23 +202,25 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# *Figure: a row for each lever and one for the config as it is. Left, bars for the memory at the peak: each lever makes it
-# smaller, checkpointing and half of the cells by little. Right, dots for the seconds that 1,000 cells take on this machine.*
+# *Figure: a row for each lever and one for the config as it is. Left, bars for the memory at the peak: each lever makes
+# it smaller, checkpointing and half of the cells by little. Right, dots for the seconds that 1,000 cells take on this
+# machine.*
 #
 # How to read it:
 #
-# * **Accumulation** and **checkpointing** change nothing about the steps: the same gradient, but for rounding (section 4).
-# So choose between them by what they cost in time for the memory that you need, and that depends. Accumulation does a
-# batch in pieces, and pieces that are too small leave a machine idle: on a card it can cost hours where checkpointing
-# costs minutes. Checkpointing keeps only what goes into each block and computes the rest again on the way back, up to a
-# third more work. With MINIMAL's two blocks there is hardly anything to win by it; see below.
-# * **Mixed precision** is made for hardware that has it. Look at the right side before you use it on a CPU: where bf16 is
-# not in the hardware each product is emulated. On such a machine it took 16 times as long. It is not the same model to
-# the last digit, either: under CPU autocast what travels from block to block is kept in bf16 too, with 8 bits.
-# * **Fewer tokens** or a **smaller model** save both, but it is another model. Judge it anew (notebook 06). One block of
-# two saves more than half, because the last block works out the row of [CELL] alone (notebook 03).
-# * **Fewer cells**, `data.n_obs`, save disk, and time because an epoch has fewer steps. A step takes as long as before
-# and hardly less memory (here the cell with most genes happens to be left out).
+# * **Accumulation** and **checkpointing** change nothing about the steps: the same gradient, but for rounding (section
+# 4). So choose between them by what they cost in time for the memory that you need, and that depends. Accumulation does
+# a batch in pieces, and pieces that are too small leave a machine idle, a card most of all. Checkpointing keeps only
+# what goes into each block and computes the rest again on the way back: one forward pass more, in theory a third of the
+# work; the right side says what it is here. With MINIMAL's two blocks there is hardly anything to win by it; see below.
+# * **Mixed precision** is made for hardware that has it. Look at the right side before you use it on a CPU: where bf16
+# is not in the hardware each product is emulated. On such a machine it took 16 times as long (`CONTRIBUTING.md`). It is
+# not the same model to the last digit, either: under CPU autocast what travels from block to block is kept in bf16 too,
+# with 8 bits.
+# * **Fewer tokens** or a **smaller model** save both, but it is another model. Judge it anew (notebook 06). One block
+# of two saves more than half, because the last block works out the row of [CELL] alone (notebook 03).
+# * **Fewer cells**, `data.n_obs`, save disk, and time because an epoch has fewer steps. A step of the same size needs
+# the same time and memory. (Here the batches are of other cells, so both differ a little.)
 #
 # The deeper the model, the more checkpointing saves. The same batch, by all three presets:
 
@@ -233,14 +235,14 @@ for preset in ("minimal", "default", "large"):
     print(f"{preset:8} {config.model.num_layers} blocks: {peaks[0]:6,.0f} -> {peaks[1]:5,.0f} MB")
 
 # %% [markdown]
-# `scfm estimate --preset large` lists them for your config, with what each would save and cost, without a single training
-# step of it.
+# `scfm estimate --preset large` lists them for your config, with what each would save and cost, without a single
+# training step of it.
 
 # %% [markdown]
 # ### Half precision, opened
 #
-# What does `bf16=True` do? The weights stay in fp32. Inside `autocast`, operations that gain from it take and give half
-# precision, the others do not:
+# What does `bf16=True` do? The weights stay in fp32. Inside `autocast`, products take and give half precision; other
+# operations mostly keep what they are given:
 
 # %%
 from torch.nn import functional as F
@@ -254,20 +256,21 @@ for name, value in kinds.items():
     print(f"{name:18} {str(value.dtype).removeprefix('torch.')}")
 
 # %% [markdown]
-# So a product's result is bf16, and what follows keeps what it is given, until a number in fp32 joins in (on a card layer norms
-# and softmaxes are taken back to fp32). The loss is computed outside, in fp32. The two kinds of half precision differ in range
-# and digits:
+# So a product's result is bf16, and what follows keeps what it is given, until a number in fp32 joins in, as in the
+# fourth line. (In the model tokens enter the blocks as bf16, so what is added to them stays bf16. On a card layer norms
+# and softmaxes are taken back to fp32.) The loss is computed outside, in fp32. The two kinds of half precision differ
+# in range and digits:
 
 # %%
 for kind in (torch.float32, torch.bfloat16, torch.float16):
     info = torch.finfo(kind)
     print(
-        f"{str(kind)[6:]:9} smallest {info.smallest_normal:.0e}, largest {info.max:.0e}, next after 1: {1 + info.eps:.9g}"
+        f"{str(kind)[6:]:9} smallest {info.smallest_normal * info.eps:.0e}, largest {info.max:.0e}, next after 1: {1 + info.eps:.9g}"
     )
 
 # %% [markdown]
-# fp16 is the narrow one, so gradients fall out of it at the lower end. **Loss scaling** by hand: multiply the loss before
-# `backward()`, divide the gradients after it.
+# fp16 is the narrow one, so gradients fall out of it at the lower end. **Loss scaling** by hand: multiply the loss
+# before `backward()`, divide the gradients after it.
 
 # %%
 tiny = torch.tensor(2e-8)  # a gradient
@@ -278,8 +281,8 @@ print(f"scaled up: {scaled.item():.4g}, and back in fp32: {(scaled.float() / sca
 print("too much of it:", (tiny * 2.0**45).half().item())
 
 # %% [markdown]
-# Infinity in a gradient means that the scale was too large: `GradScaler` then skips the step and halves it, and doubles it again after
-# 2,000 steps without one. bf16 needs none of that.
+# Infinity in a gradient means that the scale was too large: `GradScaler` then skips the step and halves the scale;
+# after 2,000 steps without an infinity it doubles it again. bf16 needs none of that.
 
 # %% [markdown]
 # ## 3. More cells than memory
@@ -298,10 +301,12 @@ print("expressed genes of three cells:", lengths)
 on_disk = sum(file.stat().st_size for file in store.dir.glob("*.bin"))
 expressed = len(store.genes) / len(store)
 print(f"{expressed:.0f} expressed genes a cell, {on_disk / len(store):.0f} bytes on disk")
-print(f"6 x {expressed:.0f} + 17 =", round(6 * expressed + 17))
+print(f"6 x {expressed:.0f} + 31 =", round(6 * expressed + 31))
 
 # %% [markdown]
-# A table with all genes would take 4 bytes for each, expressed or not. For a million such cells:
+# Six bytes for each expressed gene (2 for its number, 4 for its molecules), and 31 for the cell itself: where it
+# begins, its name as a hash, its library size and molecules, and four small numbers. A table with all genes would take
+# 4 bytes for each, expressed or not. For a million such cells:
 
 # %%
 genes_measured = len(store.symbols)
@@ -374,9 +379,9 @@ axes.legend(frameon=False, loc="upper left", ncols=3)
 plt.show()
 
 # %% [markdown]
-# *Figure: three lines over 700 to 210,000 cells. The file grows in a straight line. The process's own memory, most of it
-# Python and its libraries, rises much less than the file. With the pages of the store that the system keeps mapped while
-# there is room, memory rises by about as much as the store is large.*
+# *Figure: three lines over 700 to 210,000 cells. The file grows in a straight line. The process's own memory, most of
+# it Python and its libraries, rises much less than the file. With the pages of the store that the system keeps mapped
+# while there is room, total memory grows by roughly the size of the store.*
 #
 # What is its own grows by the cells' names and a few numbers for each. The difference between the upper two lines is
 # not needed: under pressure the system drops these pages and reads them again. (DEFAULT on up to 500,000 cells of
@@ -386,9 +391,10 @@ plt.show()
 # ## 4. Two processes, one run
 #
 # With two cards, or two CPUs, each process takes half of every batch. Each works out its gradient, then they exchange
-# them and both take the same step. For this to be the run that one process
-# would make, the gradients of the halves must give that of the whole. Here is a batch, its half cells in order of
-# their molecules, and its gradient. We look at one part of it: a number for each gene's bias in the decoder.
+# them and both take the same step. For this to be the run that one process would make, the gradients of the two halves
+# must combine to that of the whole batch. Here is a batch, and its gradient. We put its half cells in order of their
+# molecules, so that the two halves differ as much as they can. (The library deals cells out in turn, so they differ
+# less.) We look at one part of the gradient: a number for each gene's bias in the decoder.
 
 # %%
 from scfm_lib.dataset import Batch
@@ -428,8 +434,9 @@ weighted = (first_molecules * first + second_molecules * second) / molecules
 print(f"the weighted mean is off by {((weighted - whole).norm() / whole.norm()).item():.3%}")
 
 # %% [markdown]
-# Accumulation does the same, one half after the other. Many training scripts take the plain mean, which is right
-# only where all parts count the same.
+# Accumulation does the same, one half after the other. In the library each process divides its loss by the molecules of
+# *all* processes, so the gradients are simply added up. Many training scripts, and torch's own
+# `DistributedDataParallel`, take the plain mean, which is right only where all parts count the same.
 #
 # **Exercise 7.2** (medium, 6 minutes). Write `whole_gradient(parts, molecules)`: `parts` is a list of gradients per
 # molecule, one for each process, and `molecules` a list of how many each had. Then `answer = whole_gradient`.
@@ -493,9 +500,10 @@ plt.show()
 #
 # ### On Kaggle's two T4s
 #
-# A notebook cannot be started by `torchrun`; accelerate's `notebook_launcher` starts the processes from a cell. It
-# must come before anything in the notebook has touched a card. So restart the kernel, run the set-up cell at the top and
-# then this one, which needs no other. Elsewhere it does nothing. **We have not run it on two cards**: none were at hand.
+# A notebook cannot be started by `torchrun`; accelerate's `notebook_launcher` starts the processes from a cell. It must
+# come before anything in the notebook has touched a card. So restart the kernel, run the set-up cell at the top and
+# then this one, which needs no other. Elsewhere it does nothing. **We have not run it on two cards**: none were at
+# hand.
 
 # %%
 import os
@@ -552,7 +560,7 @@ plt.show()
 # top, coloured by card: T4 blue, L4 green, A100 orange. Colab's and Kaggle's free machines are at 0. The colours are
 # mixed: the same card costs several times as much from one provider as from another.*
 #
-# An A100 costs much more per hour than a T4, and is done sooner; what is left of the difference may be smaller than
+# An A100 costs much more per hour than a T4, but finishes sooner; the remaining difference may be smaller than
 # that between providers. (Kaggle gives two T4s; the estimate uses one.)
 #
 # Before you rent: does the run fit in a free session? `fits_one_session` in the estimate says so, and
@@ -654,8 +662,9 @@ card = (shared / "README.md").read_text(encoding="utf-8")
 print(card[card.index("## Data") : card.index("## Limits")])
 
 # %% [markdown]
-# Add what the run cannot know: who the donors were, whether they agreed, which tissue. This one took 20 steps, and says
-# so: nobody should use it. Compare it with the line of the model at its start before you praise its scores.
+# Add what the run cannot know: how many donors and of which kind (never who), what they agreed to, which tissue. This
+# one took 20 steps, and says so: nobody should use it. Compare it with the line of the model at its start before you
+# praise its scores.
 #
 # To publish it, upload the folder to the Hugging Face hub under your own account
 # (`hf upload NAME/my-first-model my-first-model`). The notebook sends nothing.
@@ -663,13 +672,14 @@ print(card[card.index("## Data") : card.index("## Limits")])
 # %% [markdown]
 # ## 8. What does more buy? A small scaling law
 #
-# Papers on large models draw the held-out loss over the size of the model, or over the data, and find lines on logarithmic
-# axes: the loss falls towards a floor like a power,
+# Papers on large models draw the held-out loss over the size of the model, or over the data, and find that it falls
+# towards a floor like a power,
 #
 # $$\text{loss}(n) = \text{floor} + a \, n^{-b}.$$
 #
-# We can draw one, small, in a minute. All models here take the same 120 steps, and all are judged on the same held-out cells
-# over the same genes, else their losses could not be compared. First the model, then the data:
+# We can draw one, small, in a minute. All models here take the same 120 steps, and all are judged on the same held-out
+# cells over the same genes, else their losses could not be compared. First the model, then the data. (The narrowest
+# models also have narrower vectors than 64, since they are not that wide.)
 
 # %%
 from scfm_lib.dataset import HalfCells
@@ -707,8 +717,8 @@ for what, (numbers, found) in losses.items():
     print(f"{what}: {means}")
 
 # %% [markdown]
-# The law has three unknowns, and we have four sizes with three seeds each. How sure is the fit? Draw the seeds anew, with
-# repeats, and fit again, 200 times (a bootstrap, as in notebook 06).
+# The law has three unknowns, and we have four sizes with three seeds each. How sure is the fit? Draw the seeds anew,
+# with repeats, and fit again, 200 times (a bootstrap, as in notebook 06).
 
 # %%
 from scipy.optimize import least_squares
@@ -749,20 +759,22 @@ panels[1].legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# *Figure: the held-out loss over parameters (left) and over cells (right), the axes across logarithmic. Dots are trainings,
-# bands the fitted laws with their uncertainty, drawn on to ten times the largest size tried.*
+# *Figure: the held-out loss over parameters (left) and over cells (right), the axes across logarithmic. Dots are
+# trainings, bands the fitted laws with their uncertainty, drawn on to ten times the largest size tried.*
 #
-# Read it with care. The band is narrow where there are dots; that it stays narrow beyond them is an assumption of the law, not a
-# finding. Steps were equal here, so a larger model is not yet trained to its end. And the loss is not what you want to use: whether
-# vectors become better is another question (notebook 06). What it does answer: with so few cells, more cells buy far more
-# than a wider model.
+# Read it with care. The band is narrow where there are dots; that it stays narrow beyond them is an assumption of the
+# law, not a finding. The exponent $b$ is many times what papers find for large models (there below 0.5): over so small
+# a range the curves run straight into their floor. Steps were equal here, so a larger model is not yet trained to its
+# end. And the loss is not what you want to use: whether vectors become better is another question (notebook 06). What
+# it does answer: from 70 to 280 cells, more cells bought more than a wider model; at the right ends of both, more of
+# the same buys little.
 
 # %% [markdown]
 # ## Key takeaways
 #
 # * Memory is model (16 bytes a parameter) plus activations, and a straight line in the batch size.
 # * Accumulation and checkpointing change nothing but memory and time. Take the one that costs less time: measure it.
-# * Cells stay on disk. More of them cost time, not memory.
+# * Cells stay on disk. More of them cost time, and little memory: some hundred bytes each.
 # * A scaling law is a fit: give its uncertainty, and do not trust it far beyond the sizes that were tried.
 # * Parts of a batch are weighted by their molecules. Then two processes make the run of one.
 # * Cost is price times hours: compare runs, not hours. Two cards are done sooner, and cost more than one.
@@ -774,13 +786,13 @@ plt.show()
 exercises.quiz("7.a")
 
 # %%
-# exercises.quiz("7.a", "b")  # your answer
+# exercises.quiz("7.a", "a")  # your answer
 
 # %%
 exercises.quiz("7.b")
 
 # %%
-# exercises.quiz("7.b", "c")  # your answer
+# exercises.quiz("7.b", "a")  # your answer
 
 # %%
 exercises.quiz("7.c")
@@ -791,4 +803,4 @@ exercises.quiz("7.c")
 # %% [markdown]
 # ## What next
 #
-# Now all of it with cells that you care about: [08 · Your own data](08_your_own_data.ipynb).
+# Now do all of it with your own cells: [08 · Your own data](08_your_own_data.ipynb).

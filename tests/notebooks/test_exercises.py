@@ -111,3 +111,9 @@ def test_the_wheel_has_none_of_it() -> None:
     assert told["packages"]["find"]["include"] == ["scfm_lib*"]
     assert told["package-data"].keys() == {"scfm_lib"}
     assert not list((ROOT / "scfm_lib").rglob("lesson_*"))
+
+
+def test_exercise_1_2_counts_with_the_activations_that_its_lesson_prints() -> None:
+    lesson = importlib.import_module("exercises.lesson_01")
+    printed = scfm.estimate(scfm.load_config("default"), gpu="T4", cells=10_000)["memory_bytes"]["activations"]
+    assert printed / 32 == lesson.ACTIVATIONS
