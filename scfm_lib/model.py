@@ -1,6 +1,6 @@
 """The model: a transformer that reads a cell as the set of its expressed genes.
 
-Read it from top to bottom. Every expressed gene is heard and predicted; the most variable ones are tokens, which attend
+Read it from top to bottom. Every expressed gene is read and predicted; the most variable ones are tokens, which attend
 to each other. Shapes: B cells (or half cells), S expressed genes in the longest of them, T of those that are tokens, G
 all genes, `n_genes` of which can be tokens, E `gene_embedding_dim`, H `hidden_dim`. Nothing here knows of files or
 devices.

@@ -73,7 +73,7 @@ def new_model(
         config: its dimensions.
         seed: of the weights.
         start: directions of the gene vectors, and shares of the molecules.
-        genes: all genes that are heard and predicted; those of `start`, else `n_genes`, when unset.
+        genes: all genes that are read and predicted; those of `start`, else `n_genes`, when unset.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -28,7 +28,7 @@ def data(cells, tmp_path):
 def test_from_counts_to_report(scfm_command, data, tmp_path) -> None:
     code, out, _ = scfm_command("prepare", data, "--out", tmp_path / "store", *TINY_FLAGS)
     assert code == 0
-    assert "genes are heard and predicted; tokens are the 60 most variable" in out
+    assert "genes are read and predicted; tokens are the 60 most variable" in out
     run = tmp_path / "run"
     code, out, _ = scfm_command("train", "--data_path", tmp_path / "store", "--run-dir", run, "--json", *TINY_FLAGS)
     assert code == 0

@@ -38,7 +38,7 @@ class Store:
     """Cells in CSR form over the vocabulary; every array is memory-mapped and read-only."""
 
     dir: Path
-    symbols: np.ndarray  # (genes,) the genes that become tokens first, then all others that are heard and predicted
+    symbols: np.ndarray  # (genes,) the genes that become tokens first, then all others that are read and predicted
     ensembl: np.ndarray  # (genes,)
     n_tokens: int  # how many come first
     batches: list[str]  # names of the batches; none without `data.batch_key`
@@ -309,7 +309,7 @@ def _choose_genes(
         report.append(f"FEWER TOKENS: {fewer}")
     elif candidates > wanted:
         report.append(
-            f"{candidates:,} genes are heard and predicted; tokens are the {wanted:,} most variable on "
+            f"{candidates:,} genes are read and predicted; tokens are the {wanted:,} most variable on "
             f"{counts.shape[0]:,} training cells"
         )
     missing = np.setdiff1d(forced, tokens)

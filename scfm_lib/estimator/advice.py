@@ -178,7 +178,7 @@ def levers(target: Target, config: Config, work: Workload, cells: int) -> list[d
         tried.append(("smaller model", smaller, "learns less from large data"))
     fewer = max(2, config.vocabulary_size // 2)
     changes = {"model.n_genes": fewer, "data.preprocessing.n_top_genes": None}
-    tried.append(("fewer tokens", changes, "all genes are still heard and predicted, fewer attend"))
+    tried.append(("fewer tokens", changes, "all genes are still read and predicted, fewer attend"))
     if precision_of(target, training) == "fp32":
         half_type = "training.bf16" if target.kind == "cpu" or not target.card or target.card.bf16 else "training.fp16"
         note = "no faster on CPUs, as measured" if target.kind == "cpu" else "and faster where the card has it"

@@ -1,7 +1,7 @@
 """What training computes: parameters and operations by formula, and what an epoch over your cells looks like.
 
 Each formula stands for a few lines of `model.py` and is checked against the built model (tests/estimator). All genes
-of the data are heard and predicted, `n_genes` of them are tokens. Without data, typical cells stand for yours: with as
+of the data are read and predicted, `n_genes` of them are tokens. Without data, typical cells stand for yours: with as
 many expressed genes as the cells of PBMC3k, or as many as you say, out of `NOMINAL_GENES`.
 """
 
@@ -180,7 +180,7 @@ class Shape:
     tokens: int  # of the longest of them
     expressed: int  # genes of the longest of them, tokens or not
     targets: int  # genes of the longest half that is predicted
-    genes: int  # all that are heard and predicted
+    genes: int  # all that are read and predicted
 
 
 @dataclass(frozen=True)

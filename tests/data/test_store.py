@@ -47,7 +47,7 @@ def test_tokens_come_first_and_every_gene_seen_in_enough_training_cells_is_heard
     assert store.symbols.tolist() == tokens + others
     assert cells.var_names[6] in store.symbols
     assert scfm.open_store(store.dir).n_tokens == store.n_tokens == len(tokens) == 60
-    assert any(f"{seen.sum()} genes are heard and predicted; tokens are the 60" in line for line in store.report)
+    assert any(f"{seen.sum()} genes are read and predicted; tokens are the 60" in line for line in store.report)
     genes, _, lengths = store.rows(np.arange(len(store)))
     assert all((np.diff(row.astype(int)) > 0).all() for row in np.split(genes, np.cumsum(lengths)[:-1]))
 
