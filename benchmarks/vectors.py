@@ -17,7 +17,6 @@ The old file is only replaced when the new one is whole.
 import argparse
 import json
 import tempfile
-import warnings
 from datetime import date
 from pathlib import Path
 
@@ -100,9 +99,7 @@ def without_counts(adata: ad.AnnData, unseen: np.ndarray) -> ad.AnnData:
 def umap(vectors: np.ndarray) -> np.ndarray:
     """A map (cells, 2), as the library's figures draw it."""
     graph = neighbour_graph(vectors)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sc.tl.umap(graph, random_state=0)
+    sc.tl.umap(graph, random_state=0)
     return graph.obsm["X_umap"]
 
 

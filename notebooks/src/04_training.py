@@ -793,6 +793,9 @@ from scfm_lib.files import PROJECT
 
 lines = (PROJECT / "benchmarks" / "results" / "2026-11-29-ablation.jsonl").read_text(encoding="utf-8").splitlines()
 ablation = pd.DataFrame([json.loads(line) for line in lines])
+print(len(ablation), "rows: each change with three seeds on two data sets")
+
+# %%
 shown = {
     "no PCA start": "random start",
     "all genes predicted": "no bag",

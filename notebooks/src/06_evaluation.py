@@ -55,6 +55,7 @@ from scfm_lib.files import PROJECT, RECORDED
 from scfm_lib.reporting import BLUE, METHOD_COLOURS, METHOD_NAMES, ORANGE, PINK
 from scfm_lib.reporting.colours import COLOURS as PALETTE
 
+# %%
 COLOURS = {"trained": BLUE, "PCA": ORANGE, "start": METHOD_COLOURS["start"], "untrained": METHOD_COLOURS["untrained"]}
 work = scfm.work_dir() / "06_evaluation"
 get_ipython().run_line_magic("matplotlib", "inline")  # figures that the library draws are shown too
