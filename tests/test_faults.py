@@ -110,6 +110,8 @@ def test_precision_is_what_the_hardware_does_well(monkeypatch) -> None:
     cuda = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)  # a T4
     assert hardware.choose_precision(training, cuda) == "fp16"
+    with pytest.raises(scfm.InputError, match=r"capability 8\.0 or later; here, set training\.fp16"):
+        hardware.choose_precision(training.model_copy(update={"bf16": True}), cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)  # an A100
     assert hardware.choose_precision(training, cuda) == "bf16"
     assert hardware.choose_precision(training, torch.device("cpu")) == "fp32"

@@ -53,12 +53,17 @@ def solution_code(number: str) -> str:
     return inspect.cleandoc(_find(number, "EXERCISES").solution)
 
 
-def quiz(number: str, letter: str = "") -> None:
-    """Prints a question, or with a letter the reply to it."""
+def quiz(number: str, letter: Any = "") -> None:
+    """Prints a question, or with a letter the reply to it; the words of a choice do as well."""
     question = _find(number, "QUESTIONS")
     choices = dict(zip("abcdefgh", question.replies, strict=False))
-    chosen = letter.strip().lower()
-    if chosen not in choices:
+    said = str(letter).strip().lower()
+    chosen = next(
+        (key for key, text in choices.items() if said in (key, text.lower()) or said.startswith(f"{key})")), ""
+    )
+    if not chosen:
+        if said:
+            print(f"{said!r} is none of {', '.join(choices)}.")
         lines = [f"{key}) {text}" for key, text in choices.items()]
         print("\n".join([question.question, *lines, f'Answer with exercises.quiz("{number}", "a")']))
         return

@@ -81,7 +81,8 @@ def number(
         try:
             given = float(answer)
         except (TypeError, ValueError):
-            return f"a number alone is asked for, without a unit or quotes: answer = 12.5, say; {answer!r} is none."
+            shown = " ".join(f"{answer}".split())[:40]
+            return f"a number alone is asked for, without a unit or quotes, as in answer = 12.5; this is: {shown}"
         return slip(given, right, wrong.items(), otherwise, rel, atol=0.0)
 
     tried = [

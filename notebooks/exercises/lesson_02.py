@@ -74,7 +74,7 @@ EXERCISES = {
             rel=0,
         ),
         right="7 of 700. On a whole genome cells have more genes, so 200 is a mild cut there.",
-        hint='(adata.obs["genes_seen"] < 200).sum()',
+        hint='A comparison gives True or False for each cell, and True counts as 1 in a sum. The numbers: adata.obs["genes_seen"].',
         solution="""
             import numpy as np
 

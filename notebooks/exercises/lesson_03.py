@@ -33,12 +33,15 @@ BAGS = {  # wrong answers to exercise 3.1
     (
         lambda genes, values, vectors, centre: values @ vectors[: len(values)] - centre
     ): "these are the vectors of the first genes of the table; look up those of the cell: vectors[genes].",
+    (
+        lambda genes, values, vectors, centre: torch.zeros(len(vectors)).index_put((genes,), values) @ vectors - centre
+    ): "gene 0 is expressed here, and padding, which names gene 0 too, wrote its 0 over it: add, do not overwrite.",
 }
 
 
 def _bag(answer: Callable[..., Tensor]) -> str | None:
     coins = torch.Generator().manual_seed(0)
-    genes, vectors = torch.tensor([4, 9, 2, 0, 0]), torch.randn(12, 3, generator=coins)
+    genes, vectors = torch.tensor([4, 0, 2, 0, 0]), torch.randn(12, 3, generator=coins)
     values, centre = torch.tensor([1.5, 0.5, 2.0, 0.0, 0.0]), torch.randn(3, generator=coins)
     got = torch.as_tensor(answer(genes.clone(), values.clone(), vectors.clone(), centre.clone())).float()
     if got.shape == (5, 3):
@@ -120,8 +123,20 @@ def _by_hand(block: nn.Module, x: Tensor, seen: Tensor, heads: int = 2, asking: 
     q, k, v = block.qkv(block.attention_norm(x)).chunk(3, dim=-1)
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q[:, :asking], k, v))
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :])
-    x = x[:, :asking] + block.attention_out(mixed.transpose(1, 2).flatten(2))
-    return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
+    return _rest(block, x[:, :asking] + block.attention_out(mixed.transpose(1, 2).flatten(2)))
+
+
+class _MyBlock(Block):
+    """The library's block with the two calls that the lesson's own has: `block(x, seen)` and `block.attend(x, seen)`."""
+
+    def attend(self, x: Tensor, seen: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :])
+        return x + self.attention_out(mixed.transpose(1, 2).flatten(2))
+
+    def forward(self, x: Tensor, attend: Tensor, cell_only: bool = False) -> Tensor:
+        return super().forward(x, attend[:, None, None, :] if attend.dim() == 2 else attend, cell_only)
 
 
 class _Asking(TorchFunctionMode):
@@ -157,7 +172,7 @@ def _cell_row(answer: Callable[..., Tensor]) -> str | None:
     small = ModelConfig(n_genes=20, gene_embedding_dim=8, hidden_dim=16, num_layers=1, num_heads=2, ff_dim=32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        block, x = Block(small).eval(), torch.randn(2, 6, 16)
+        block, x = _MyBlock(small).eval(), torch.randn(2, 6, 16)
     seen = torch.ones(2, 6, dtype=torch.bool)
     seen[1, 4:] = False
     asked: list[bool] = []  # was the library's forward used?
@@ -175,7 +190,7 @@ def _cell_row(answer: Callable[..., Tensor]) -> str | None:
         right = block(x, seen[:, None, None, :], cell_only=True)
         wrong = outputs(CELL_ROWS, block, x, seen)
     if asked:
-        return "that calls the library's block as a whole; use its layers (block.qkv, ...), as in your own class."
+        return "that calls the block as a whole, which computes every row: use its layers (block.qkv, ...) one by one."
     if got.shape == x.shape:
         return "the rows of all tokens came back; [CELL]'s alone was asked for, the first one."
     if got.shape != right.shape:
@@ -193,12 +208,16 @@ def _cell_row(answer: Callable[..., Tensor]) -> str | None:
     )
 
 
+def _rest(block: nn.Module, x: Tensor) -> Tensor:
+    """What a block does after attention."""
+    return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
+
+
 def _all_ask(block: nn.Module, x: Tensor, seen: Tensor) -> Tensor:
     """Right numbers, for which every token asks and all but [CELL]'s answers are thrown away."""
     q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in block.qkv(block.attention_norm(x)).chunk(3, dim=-1))
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :])
-    x = x[:, :1] + block.attention_out(mixed.transpose(1, 2).flatten(2)[:, :1])
-    return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
+    return _rest(block, x[:, :1] + block.attention_out(mixed.transpose(1, 2).flatten(2)[:, :1]))
 
 
 def _without_fused_attention(block: nn.Module, x: Tensor, seen: Tensor) -> Tensor:
@@ -210,8 +229,7 @@ def _without_fused_attention(block: nn.Module, x: Tensor, seen: Tensor) -> Tenso
     for part in (slice(0, half), slice(half, wide)):
         scores = q[..., part] @ k[..., part].transpose(1, 2) / half**0.5
         heads.append(scores.masked_fill(~seen[:, None, :], -torch.inf).softmax(-1) @ v[..., part])
-    x = x[:, :1] + block.attention_out(torch.cat(heads, dim=-1))
-    return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
+    return _rest(block, x[:, :1] + block.attention_out(torch.cat(heads, dim=-1)))
 
 
 NATS = math.log(1_000)  # of exercise 3.4
@@ -298,7 +316,9 @@ EXERCISES = {
             _cell_row,
             {
                 **CELL_ROWS,
-                (lambda block, x, seen: block(x, seen[:, None, None, :])[:, :1]): "that calls the library's block",
+                (lambda block, x, seen: block(x, seen)[:, :1]): "that calls the block as a whole",
+                (lambda block, x, seen: block(x, seen[:, None, None, :])[:, :1]): "that calls the block as a whole",
+                (lambda block, x, seen: _rest(block, block.attend(x, seen)[:, :1])): "6 rows of each cell",
                 (lambda block, x, seen: _by_hand(block, x, seen, asking=6)): "the rows of all tokens came back",
                 (lambda block, x, seen: _by_hand(block, x, seen, asking=6)[:, :1]): "6 rows of each cell",
                 _all_ask: "6 rows of each cell",
@@ -360,9 +380,11 @@ EXERCISES = {
                 198_272: "that is a block of MINIMAL; DEFAULT has h = 256 and f = 1,024.",
             },
             otherwise=lambda count: (
-                f"too many by {count - BLOCK:,.0f}. Heads share the layers: their number changes no count."
+                "close: give every digit, as a count has."
+                if abs(count - BLOCK) < 0.001 * BLOCK
+                else "too many: heads share the layers, so their number changes no count."
                 if count > BLOCK
-                else f"too few by {BLOCK - count:,.0f}. Four linear layers (qkv, attention_out, ff_in, ff_out), two norms."
+                else "too few: there are four linear layers (qkv, attention_out, ff_in, ff_out) and two norms."
             ),
             rel=0,
         ),

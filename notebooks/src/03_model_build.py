@@ -152,8 +152,8 @@ plt.show()
 
 # %% [markdown]
 # *Figure: two bar charts, a bar for each gene, its height the gene's value. The first cell has 8 genes, the second 5
-# and three empty places called padding. Blue genes are tokens; orange ones, with their names in brackets, are not: 300
-# others vary more, for their mean.*
+# and three empty places called padding. Blue genes are tokens; orange ones, with their names in brackets, are not,
+# since 300 others vary more than one expects of their mean.*
 
 # %% [markdown]
 # ## 2. A bag of all genes
@@ -508,8 +508,8 @@ print("attention by hand and by torch agree:", tuple(by_torch.shape))
 # What does [CELL] read in the first cell, head by head?
 
 # %%
-scores = split_heads(q)[0] @ split_heads(k)[0].transpose(1, 2) / math.sqrt(head_width)  # (4, 9, 9)
-cell_reads = scores.masked_fill(~seen[0], -torch.inf).softmax(dim=-1)[:, 0]  # (4, 9): [CELL]'s row of each head
+head_scores = split_heads(q)[0] @ split_heads(k)[0].transpose(1, 2) / math.sqrt(head_width)  # (4, 9, 9)
+cell_reads = head_scores.masked_fill(~seen[0], -torch.inf).softmax(dim=-1)[:, 0]  # (4, 9): [CELL]'s row of each head
 figure, axes = plt.subplots(figsize=(7, 2.8))
 heads = [f"head {number}" for number in range(1, 5)]
 heat_map(axes, cell_reads, labels[0], heads, "[CELL] asks four questions at once", cmap="cividis", vmin=0)
@@ -745,9 +745,10 @@ def initialise(model):
 # %% [markdown]
 # Then everything that belongs to a single gene is set from the PCA of section 2. Its *loadings* are the directions
 # times their spreads: they say how strongly a gene takes part in what sets cells apart. They replace the random vectors
-# of tokens and of the decoder at the same size, so only the direction is new; the bag's vectors are the directions
-# themselves. The decoder's bias gets the log of each gene's share of all molecules, so the model at its start already
-# expects common genes.
+# of tokens and of the decoder, scaled so that the token genes' numbers have the same spread as before. But now a gene
+# that takes part in much has a long vector, and one that takes part in little a short one. The bag's vectors are the
+# directions themselves. The decoder's bias gets the log of each gene's share of all molecules, so the model at its start
+# already expects common genes.
 
 
 # %%
@@ -780,8 +781,8 @@ print("the same", len(w), "tensors as in the library's new model, from the same 
 # columns hold all of them. Only these go to the blocks; the bag has read the rest.
 
 # %%
-x, attend = library.read(batch.genes, batch.values, batch.most_tokens)
-print("genes", tuple(batch.genes.shape), "-> what the blocks get", tuple(x.shape))
+into_blocks, attend = library.read(batch.genes, batch.values, batch.most_tokens)
+print("genes", tuple(batch.genes.shape), "-> what the blocks get", tuple(into_blocks.shape))
 
 # %% [markdown]
 # In a whole genome that is most of the genes: a cell of PBMC3k shows 849 on average, of which 112 are among the 1,000
@@ -792,9 +793,9 @@ print("genes", tuple(batch.genes.shape), "-> what the blocks get", tuple(x.shape
 # row is needed: it is read in the next one. The library's block has a switch for that.
 
 # %%
-x = library.blocks[0](x, attend)  # all rows: the next block reads them
-whole = library.blocks[1](x, attend)
-alone = library.blocks[1](x, attend, cell_only=True)
+between = library.blocks[0](into_blocks, attend)  # all rows: the next block reads them
+whole = library.blocks[1](between, attend)
+alone = library.blocks[1](between, attend, cell_only=True)
 print("whole", tuple(whole.shape), " [CELL] alone", tuple(alone.shape))
 
 # %%
@@ -859,10 +860,10 @@ print(f"2 x {-math.log(0.5):.2f} + 0 x {-math.log(0.3):.2f} + 1 x {-math.log(0.2
 # Now a real half cell, gene by gene:
 
 # %%
-shares = ours[0].softmax(dim=0)  # (G,)
+shares_of_one = ours[0].softmax(dim=0)  # (G,)
 nats = 0.0
 for gene, count in zip(batch.target_genes[0], batch.target_counts[0], strict=True):
-    nats -= (count * shares[gene].log()).item()  # padding has a count of 0 and adds nothing
+    nats -= (count * shares_of_one[gene].log()).item()  # padding has a count of 0 and adds nothing
 print(f"{nats / batch.target_counts[0].sum().item():.2f} nats per molecule")
 
 # %% [markdown]
@@ -877,8 +878,8 @@ assert math.isclose(loss, nats, rel_tol=1e-4)
 print("by hand and by the library: the same")
 
 # %%
-total = prediction_loss(ours, batch.target_genes, batch.target_counts)
-print(f"the whole batch: {(total / batch.molecules).item():.2f} nats per molecule, before any training")
+loss_of_all = prediction_loss(ours, batch.target_genes, batch.target_counts)
+print(f"the whole batch: {(loss_of_all / batch.molecules).item():.2f} nats per molecule, before any training")
 
 # %% [markdown]
 # **Exercise 3.4** (easy, 3 minutes). A model that knows nothing gives each of 1,000 genes the same log-odds. What does

@@ -95,6 +95,9 @@ run = training.result()  # an error in the other thread would come up here
 # the held-out cells after each epoch; the learning rate rises and falls; the gradient norm; cells per second; the CPU
 # cores in use; the memory of the process. With an NVIDIA card there are two more: how busy it is, and its memory.*
 #
+# If cells per second dip once and nothing else changes, another program wanted the processor for a moment. A dip that
+# stays has a cause worth looking for (section 6).
+#
 # One row of that file, and what it says:
 
 # %%

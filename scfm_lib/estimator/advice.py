@@ -123,9 +123,8 @@ def outlook(config: Config, cells: int, target: Target, work: Workload) -> dict[
     change = None
     if hours[1] > overnight:
         fewer = int(cells * overnight / hours[1])
-        change = "a smaller preset"
-        if fewer >= 1000:
-            change = f"{fewer:,} cells (--set data.n_obs={fewer}) would be done overnight"
+        fewer_cells = f"{fewer:,} cells (--set data.n_obs={fewer}) would be done overnight"
+        change = fewer_cells if fewer >= 1000 else "a smaller preset"
         change += "" if target.kind == "cuda" else "; a free cloud GPU may do: scfm estimate --gpu T4"
     verdict = fitting["verdict"] if fitting else "not practical"
     return answer | {"verdict": verdict, "reason": f"{about}: {reason}", "change": change}

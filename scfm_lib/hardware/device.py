@@ -61,7 +61,7 @@ def choose_precision(training: TrainingConfig, device: torch.device) -> str:
     CPUs with native bf16, autocast was measured at these sizes and brought nothing (CONTRIBUTING.md).
 
     Raises:
-        InputError: fp16 on a device without it.
+        InputError: fp16 or bf16 on a device without it.
     """
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return precision_rule(training, device.type, native)
@@ -74,6 +74,8 @@ def precision_rule(training: TrainingConfig, kind: str, bf16: bool) -> str:
             raise InputError("training.fp16 needs a GPU; on the CPU leave it unset, or set training.bf16")
         return "fp16"
     if training.bf16:
+        if kind == "cuda" and not bf16:  # imitated, many times slower
+            raise InputError("training.bf16 needs a GPU of compute capability 8.0 or later; here, set training.fp16")
         return "bf16"
     if kind != "cuda":
         return "fp32"

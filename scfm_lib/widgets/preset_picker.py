@@ -102,10 +102,9 @@ class PresetPicker:
             config, target = self.config, self.target
             work = _work(config_text(config), self.cells.value)
             answer = outlook(config, self.cells.value, with_cpu_speed(target, config, self._cpu_flops), work)
+            self.shown.value = panel(answer, target)
         except InputError as error:
             self.shown.value = f"<p style='color:{RED}'>{error}</p>"
-            return
-        self.shown.value = panel(answer, target)
 
 
 @cache

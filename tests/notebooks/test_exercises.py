@@ -79,6 +79,14 @@ def test_a_question_replies_to_every_choice(number: str, question: Question, cap
         assert capsys.readouterr().out == f"{'Right' if letter == question.answer else 'Not quite'}: {reply}\n"
 
 
+def test_a_quiz_takes_the_words_of_a_choice_and_says_what_it_did_not_understand(capsys: Any) -> None:
+    for said in ("b", "B)", 2, "b) 2"):
+        exercises.quiz("1.c", said)
+        assert capsys.readouterr().out.startswith("Right")
+    exercises.quiz("1.c", "two or so")
+    assert capsys.readouterr().out.startswith("'two or so' is none of a, b, c")
+
+
 def test_an_unusable_answer_is_wrong_and_not_an_error() -> None:
     for number, _ in EXERCISES:
         for odd in (None, "?", object(), [], -1e9):

@@ -66,6 +66,8 @@ def test_what_does_not_fit_or_cannot_be_says_why(found) -> None:
     picker.where.value, picker.precision.value = picker.where.options[0], "fp16"
     if found["target"]["kind"] == "cpu":
         assert "needs a GPU" in picker.shown.value
+    picker.where.value, picker.precision.value = "Tesla T4", "bf16"
+    assert "8.0 or later; here, set training.fp16" in picker.shown.value
 
 
 def test_use_this_writes_what_notebook_04_reads(found, tmp_path) -> None:
