@@ -73,7 +73,7 @@ def evaluate(
     say(learned_from)
 
     def vectors_of(saved: dict[str, Any]) -> dict[str, np.ndarray]:
-        ours = models(saved, config) | dict(beside or {})
+        ours = models(saved, checkpoint_config(saved)) | dict(beside or {})
         return {name: embed(model, adata, layer="counts") for name, model in ours.items()}
 
     def trained_without(others: np.ndarray) -> dict[str, np.ndarray]:

@@ -222,6 +222,17 @@ def test_other_models_stand_beside_as_they_are(trained, cells, tmp_path) -> None
     assert said.endswith("It is above the one trained from scratch in 0 of 8.")  # they are the same
 
 
+def test_a_group_can_be_left_out_that_alone_has_a_gene(cells, tiny, tmp_path) -> None:
+    here, first = cells.copy(), cells.obs["batch"] == cells.obs["batch"].iloc[0]
+    counts = here.X.toarray()
+    counts[~first, 0] = 0  # without these cells a gene falls out, and with it a token: all genes are tokens
+    here.X = sp.csr_matrix(counts)
+    tiny.model.n_genes, tiny.training.num_epochs = here.n_vars, 1
+    run = scfm.train(tiny, here, run_dir=tmp_path / "run", verbose=False, tensorboard=False)
+    result = scfm.evaluate(run.checkpoint, here, split_key="batch", scvi=False)
+    assert 0 < result["embeddings"]["trained"]["leave_out_accuracy"] <= 1
+
+
 def test_with_a_batch_key_one_of_two_batches_can_be_left_out(cells, tiny, tmp_path) -> None:
     tiny.data.batch_key, tiny.training.num_epochs = "batch", 1
     run = scfm.train(tiny, cells, run_dir=tmp_path / "run", verbose=False, tensorboard=False)

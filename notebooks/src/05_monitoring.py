@@ -170,9 +170,10 @@ for rate, one in runs.items():
 #
 # **The gradient norm** is the length of all gradients taken together: how steep the loss is where the model stands.
 #
-# What does clipping do for AdamW, which compares each gradient with its usual size anyway? A single gradient that is 40
-# times as large as the others moves a weight only 1.2 times as far as usual. But the average of squares remembers it
-# for a hundred steps, and after the next few all of those are too short. (In the steep first epoch nearly every step is
+# What does clipping do for AdamW, which compares each gradient with its usual size anyway? Where a weight's gradients
+# agree, a single one that is 40 times as large moves it only 1.2 times as far as usual; where they come with both signs
+# and usual steps are short, several times as far. And the average of squares remembers it for a hundred steps: after
+# the next few, all of those are too short. (In the steep first epoch nearly every step is
 # clipped.) What to look for:
 #
 # | you see | it means |
@@ -523,12 +524,13 @@ quiet = short("quiet", {})
 for what, one in (("alone", quiet), ("in a crowd", crowded)):
     figures = summary(read_metrics(one.dir / "metrics.jsonl"))
     print(
-        f"{what:10} {figures['cells_per_second']:5.0f} cells/s, {figures['cpu_percent'] / 100:.1f} cores used by the run"
+        f"{what:10} {figures['cells_per_second']:5.0f} cells/s, {figures['cpu_percent'] / 100:.1f} of "
+        f"{usable_cores()} cores used by the run"
     )
 
 # %% [markdown]
-# The same run, the same settings, and no wait for data. What gives it away is that it uses fewer cores than it has
-# threads. Before you change anything, look who else is there (`htop`, Task Manager), and time things when the machine
+# The same run, the same settings, and no wait for data. What gives it away is that it uses less of the cores than it did
+# alone. Before you change anything, look who else is there (`htop`, Task Manager), and time things when the machine
 # is quiet. The loss is unaffected:
 
 # %%
@@ -570,7 +572,7 @@ with profile(activities=[ProfilerActivity.CPU]) as profiled:
         training_step(state, [batch], 0.001)
 operations = pd.Series({row.key: row.self_cpu_time_total for row in profiled.key_averages()}) / 1000 / 5  # ms a step
 for name, took in operations.nlargest(8).items():
-    print(f"{name.removeprefix('aten::')[-48:]:48} {took:6.1f} ms {took / operations.sum():5.0%}")
+    print(f"{name.removeprefix('aten::')[:48]:48} {took:6.1f} ms {took / operations.sum():5.0%}")
 
 # %% [markdown]
 # `mm` and `addmm` are matrix products, and they should be the largest part: they are the work itself. Whatever else
@@ -640,7 +642,8 @@ plt.show()
 # %% [markdown]
 # *Figure: operations per second over operations per byte, both logarithmic. A black line rises and then is flat: the
 # most that this machine can do. Four dots for four operations; the large product lies furthest right and highest.
-# (Small tensors stay in the processor's caches, which are faster than memory, so a dot may lie above the slope.)*
+# (The roof is measured, too: another shape may run a little faster than the one it was measured with. And small tensors
+# stay in the processor's caches, which are faster than memory. So a dot may lie above the line.)*
 #
 # The same product for two tokens has a far lower intensity: it reads all the weights, and does little with them. A
 # layer norm or a GELU cannot be better than the slope, however it is written: it does few operations for each number

@@ -596,8 +596,9 @@ print("no reference was given" if named is None else named[["label", "confidence
 if named is not None:
     groups = query.obs[label_key].astype(str) if labelled else query.obs["leiden"]
     of_group = {"cells": groups.value_counts(), "unknown": (named["label"] == "unknown").groupby(groups).mean()}
-    named_most = named["label"].groupby(groups).agg(lambda names: names.value_counts().index[0])
-    print(pd.DataFrame(of_group | {"most are named": named_most}).round(2).to_string())
+    for column, what in (("label", "most are named"), ("likeliest", "likeliest type of most")):
+        of_group[what] = named[column].groupby(groups).agg(lambda names: names.value_counts().index[0])
+    print(pd.DataFrame(of_group).round(2).to_string())
 
 # %% [markdown]
 # In the example, look at the line of the B cells, which the reference does not have: how many came back as "unknown"?
@@ -605,6 +606,10 @@ if named is not None:
 # below 0.1). And look for the worst case, a wrong name without any doubt: the rare types, which the reference had too
 # few of, came back under other names. So rare cells are what to check by hand. `scfm annotate` does this from the
 # terminal, and shows a PCA's names beside it.
+#
+# Are most of *your* cells unknown? Then the two data sets differ in more than their types: another chemistry, another
+# depth, another tissue. All cells then lie a little away from the reference's, and the confidence notices. The last
+# column has the name that each group would have got in any case; take it as a guess to be checked by markers.
 
 # %% [markdown]
 # ## 7. Several batches

@@ -139,8 +139,8 @@ def check_same(config: Config, asked: Config | str | Path | None, path: Path) ->
         for key, wanted in getattr(asked, section).model_dump(exclude=left_out).items():
             if ours[key] != wanted:
                 raise InputError(
-                    f"run {path} has {section}.{key} = {ours[key]}, not {wanted}; a run keeps its settings: leave out "
-                    "--preset, --config and --set to go on with it, or choose another --run-dir"
+                    f"run {path} has {section}.{key} = {ours[key]}, not {wanted}; a run keeps its settings: to go "
+                    "on with it give none (no --preset, --config or --set), else delete it or name another --run-dir"
                 )
 
 
