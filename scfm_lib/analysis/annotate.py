@@ -159,17 +159,17 @@ def annotate_vectors(reference: np.ndarray, types: np.ndarray, unseen: np.ndarra
     measured_as, *measured_scores = look(reference[measured])
     likeliest, *query_scores = look(query)
 
-    def fit(names: np.ndarray, scores: list[np.ndarray]) -> np.ndarray:
-        """For each cell, over both scores the product of the shares of its type's measured cells that do no better."""
+    def fit(names: np.ndarray, scores: list[np.ndarray], itself: int = 0) -> np.ndarray:
+        """For each cell, the product of both shares of its type's other measured cells that do no better."""
         product = np.ones(len(names))
         for name in np.unique(names):
             here, like = names == name, measured_as == name
             for score, known in zip(scores, measured_scores, strict=True):
                 no_better = (known[like][None, :] >= score[here][:, None]).sum(1)
-                product[here] *= (no_better + 1) / (like.sum() + 1)
+                product[here] *= (no_better + 1 - itself) / (like.sum() + 1 - itself)
         return product
 
-    known = np.sort(fit(measured_as, measured_scores))
+    known = np.sort(fit(measured_as, measured_scores, itself=1))
     confidence = (np.searchsorted(known, fit(likeliest, query_scores), side="right") + 1) / (len(known) + 1)
     label = np.where(confidence < UNKNOWN_SHARE, UNKNOWN, likeliest)
     return pd.DataFrame({"label": label, "likeliest": likeliest, "confidence": confidence.round(4)})

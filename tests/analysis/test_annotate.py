@@ -49,6 +49,18 @@ def test_confidence_is_calibrated_on_cells_like_the_query() -> None:
     assert found["confidence"].between(0, 1).all()
 
 
+def test_a_small_reference_gives_up_no_more_than_it_says() -> None:
+    given_up = []
+    for seed in range(20):  # some 8 cells of each type are left to measure confidence on
+        rng = np.random.default_rng(seed)
+        kinds = rng.integers(3, size=720)
+        vectors = rng.normal(size=(720, 5)) + 3 * np.eye(5)[kinds]
+        types = np.array(["a", "b", "c"])[kinds]
+        found = annotate_vectors(vectors[:120], types[:120], rng.random(120) < 0.2, vectors[120:])
+        given_up.append((found["label"] == "unknown").mean())
+    assert 0.03 < np.mean(given_up) < 0.11
+
+
 @pytest.fixture
 def files(parts, trained, tmp_path) -> list[object]:
     """The command's arguments without `--out`."""
