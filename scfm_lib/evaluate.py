@@ -97,7 +97,7 @@ def evaluate(
         return held_out_scores(vectors[cells.judged], cells.y, fit[cells.judged], unseen[cells.judged])
 
     result["held_out"], result["held_out_ranges"] = _tables(result["vectors"], on_held_out, lambda line: None)
-    result["cells"] |= {"held_out": int(unseen.sum()), "seen": seen}
+    result["cells"] |= {"held_out": int((unseen & cells.judged).sum()), "seen": seen}
     result |= {"unseen": unseen, "learned_from": learned_from}
     return result | {"step": saved["step"], "seconds": round(time.monotonic() - started, 1)}
 

@@ -178,6 +178,15 @@ def test_a_group_is_left_out_for_every_method(trained, cells) -> None:
         assert 0.2 < low <= result["embeddings"][method]["leave_out_accuracy"] <= high <= 1
 
 
+def test_held_out_cells_are_counted_that_have_a_label(trained, cells) -> None:
+    whole = scfm.evaluate(trained.checkpoint, cells, scvi=False)
+    cells.obs["cell_type"] = cells.obs["cell_type"].astype(object)
+    unlabelled = np.flatnonzero(whole["unseen"])[:5]
+    cells.obs.iloc[unlabelled, cells.obs.columns.get_loc("cell_type")] = None
+    some = scfm.evaluate(trained.checkpoint, cells, scvi=False)
+    assert some["cells"]["held_out"] == whole["cells"]["held_out"] - 5
+
+
 def test_what_cannot_be_judged_is_one_line(cells_with_vectors) -> None:
     cells, good = cells_with_vectors, np.ones((300, 3))
     cells.obs["one"], cells.obs["small"] = "here", ["a"] * 290 + ["b"] * 10

@@ -76,6 +76,9 @@ ADAM = {  # wrong answers to exercise 4.1
     _adam(
         betas=(0.99, 0.9)
     ): "0.9 and 0.99 are exchanged: the gradients' average forgets faster than that of the squares.",
+    _adam(
+        betas=(0.9, 0.999)
+    ): "the squares' average remembers too long: the lesson's formula has 0.99, torch's default is 0.999.",
     _corrected_within: "corrected averages went into the next ones: keep them as they are, and correct only for the step.",
     (lambda gradients, rate: -rate * gradients[-1]): "that is gradient descent: the last gradient times the rate.",
     (
@@ -193,7 +196,8 @@ def _parts() -> list[Batch]:
         counts = torch.randint(1, most + 1, (3, 5), generator=coins).float()
         return Batch(genes, values, targets, counts, torch.arange(3), torch.zeros(3, dtype=torch.int64), np.full(3, 5))
 
-    return [part(1), part(40)]
+    few, many = part(1), part(40)
+    return [many, few]  # the first one's gradient is clipped by itself, if somebody does that
 
 
 def _after_two_steps(step: Callable[..., Any]) -> tuple[list[Tensor], list[Any], list[int], list[bool]]:
@@ -223,7 +227,9 @@ def _after_two_steps(step: Callable[..., Any]) -> tuple[list[Tensor], list[Any],
     return weights, losses, taken, had_gradients
 
 
-def _step(own: bool = False, clipped: bool = True, emptied: bool = True) -> Callable[..., float]:
+def _step(
+    own: bool = False, clipped: bool = True, emptied: bool = True, each_clipped: bool = False
+) -> Callable[..., float]:
     """A step in parts as exercise 4.4 wants it, or one with a mistake; `own`: each part over its own molecules."""
 
     def step(model: Any, optimizer: Any, parts: list[Batch], max_norm: float) -> float:
@@ -233,6 +239,8 @@ def _step(own: bool = False, clipped: bool = True, emptied: bool = True) -> Call
             scale = part.molecules * len(parts) if own else molecules
             part_loss = prediction_loss(logits, part.target_genes, part.target_counts) / scale
             part_loss.backward()
+            if each_clipped:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
             loss += float(part_loss.detach())
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm if clipped else math.inf)
         optimizer.step()
@@ -271,9 +279,11 @@ def _scaled_gradients(model: Any, optimizer: Any, parts: list[Batch], max_norm: 
 
 
 UNEVEN, UNCLIPPED = _step(own=True), _step(clipped=False)
+EACH_CLIPPED = _step(each_clipped=True)
 STEPS = {  # wrong answers to exercise 4.4
     UNEVEN: "each part is divided by its own molecules, so a part with few of them weighs as much as one with many: divide by the molecules of all parts.",
     UNCLIPPED: "the step is right but for clipping: clip_grad_norm_ goes between the last backward() and step().",
+    EACH_CLIPPED: "what has added up is clipped after every part; clip once, after the last backward().",
 }
 
 

@@ -358,7 +358,9 @@ exercises.check("4.1", answer)
 
 # %%
 now = batches[1]
-loss = prediction_loss(model(now.genes, now.values, now.most_tokens), now.target_genes, now.target_counts) / now.molecules
+loss = (
+    prediction_loss(model(now.genes, now.values, now.most_tokens), now.target_genes, now.target_counts) / now.molecules
+)
 loss.backward()
 torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
 m, v = 0.9 * m + 0.1 * matrix.grad, 0.99 * v + 0.01 * matrix.grad**2
@@ -679,7 +681,8 @@ chosen = work.parent / "config.yaml"
 config = scfm.load_config(chosen if chosen.exists() else "minimal")
 epochs = 5
 config.training.num_epochs, config.training.log_every_steps = epochs, 10
-print("from notebook 01" if chosen.exists() else "MINIMAL", "with", epochs, "epochs")
+told = chosen.exists()  # your own choice may take long, so it speaks
+print("from notebook 01" if told else "MINIMAL", f"{config.model.hidden_dim} wide, with {epochs} epochs")
 
 # %% [markdown]
 # `resume="auto"` means: if a run is in this folder, go on with it, else begin one. Run the cell again after a session
@@ -688,7 +691,7 @@ print("from notebook 01" if chosen.exists() else "MINIMAL", "with", epochs, "epo
 
 # %%
 folder = work / f"run_{name}_{config.model.hidden_dim}_wide_{epochs}_epochs"
-run = scfm.train(config, scfm.find_data(name), run_dir=folder, resume="auto", verbose=False)
+run = scfm.train(config, scfm.find_data(name), run_dir=folder, resume="auto", verbose=told)
 print("finished:", run.finished, "after", run.step, "steps")
 
 # %% [markdown]

@@ -146,8 +146,8 @@ def tried(changes):
 # %%
 megabytes = {}
 for lever, changes in levers.items():
-    config, work, batches = tried(changes)
-    found = memory(config, work.longest, "bf16" if config.training.bf16 else "fp32")
+    config, of_lever, _ = tried(changes)
+    found = memory(config, of_lever.longest, "bf16" if config.training.bf16 else "fp32")
     megabytes[lever] = (found["total"] - found["overhead"]) / 1e6
     saved = 1 - megabytes[lever] / megabytes["as it is"]
     print(f"{lever:26} {megabytes[lever]:4.0f} MB, saves {saved:4.0%}")
@@ -743,7 +743,7 @@ for what, (numbers, found) in losses.items():
     laws[what] = np.array([fit(numbers, np.array(means)) for means in drawn])
     for name, values in zip(("floor", "b"), laws[what][:, [0, 2]].T, strict=True):
         low, middle, high = np.percentile(values, [5, 50, 95])
-        print(f"{what:20} {name:5} {middle:.2f} ({low:.2f} to {high:.2f})")
+        print(f"{what:20} {name:5} {middle:.3f} ({low:.3f} to {high:.3f})")
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
@@ -777,7 +777,7 @@ plt.show()
 #
 # * Memory is model (16 bytes a parameter) plus activations, and a straight line in the batch size.
 # * Accumulation and checkpointing change nothing but memory and time. Take the one that costs less time: measure it.
-# * Cells stay on disk. More of them cost time, and little memory: some hundred bytes each.
+# * Cells stay on disk. More of them cost time, and little memory: some five hundred bytes each.
 # * A scaling law is a fit: give its uncertainty, and do not trust it far beyond the sizes that were tried.
 # * Parts of a batch are weighted by their molecules. Then two processes make the run of one.
 # * Cost is price times hours: compare runs, not hours. Two cards are done sooner, and cost more than one.

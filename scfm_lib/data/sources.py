@@ -52,7 +52,7 @@ def find_data(source: str | Path | ad.AnnData) -> str | Path | ad.AnnData:
     name = str(source)
     if name.startswith(("http://", "https://")):
         return download(name)
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.exists():
         return path
     if name in NAMES:

@@ -117,6 +117,13 @@ def test_a_file_that_is_found_elsewhere_is_told(monkeypatch, tmp_path, cells, ca
     assert capsys.readouterr().err == ""
 
 
+def test_a_path_may_begin_at_home(monkeypatch, tmp_path, cells) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    cells.write_h5ad(tmp_path / "mine.h5ad")
+    assert scfm.find_data("~/mine.h5ad") == tmp_path / "mine.h5ad"
+
+
 def test_a_missing_path_says_where_it_looked(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("SCFM_DATA_DIR", str(tmp_path))
     with pytest.raises(scfm.InputError, match="`--data_path pbmc3k` downloads it"):
