@@ -747,8 +747,8 @@ def initialise(model):
 # times their spreads: they say how strongly a gene takes part in what sets cells apart. They replace the random vectors
 # of tokens and of the decoder, scaled so that the token genes' numbers have the same spread as before. But now a gene
 # that takes part in much has a long vector, and one that takes part in little a short one. The bag's vectors are the
-# directions themselves. The decoder's bias gets the log of each gene's share of all molecules, so the model at its start
-# already expects common genes.
+# directions themselves. The decoder's bias gets the log of each gene's share of all molecules, so the model at its
+# start already expects common genes.
 
 
 # %%

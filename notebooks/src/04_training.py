@@ -17,7 +17,7 @@
 #
 # | | |
 # |---|---|
-# | minutes on a 2-core CPU | 2, and about 60 for you |
+# | minutes on a 2-core CPU | 2, and about 65 for you |
 # | minutes on a T4 | not measured |
 # | needs | nothing: it runs alone. If you pressed "use this" in notebook 01, your choice is trained here |
 
@@ -527,11 +527,11 @@ print(f"{explained.var() / around.var():.0%} of the variance follows from these 
 # %% [markdown]
 # ### Does the library do the same?
 #
-# First its single step. `training_step` does what our loop does, and four things more. It can move a batch to a graphics
-# card, compute in half precision (then a *scaler* keeps small gradients from vanishing; here it is off), and add up
-# gradients over several *micro-batches*. And on a CPU each thread gets a part of the step's cells and works out the
-# gradient of these alone; then the parts are added up (notebook 05 shows why). All that changes while it trains, the weights, the optimizer's
-# averages and the number of steps, is together in one `state`.
+# First its single step. `training_step` does what our loop does, and four things more. It can move a batch to a
+# graphics card, compute in half precision (then a *scaler* keeps small gradients from vanishing; here it is off), and
+# add up gradients over several *micro-batches*. And on a CPU each thread gets a part of the step's cells and works out
+# the gradient of these alone; then the parts are added up (notebook 05 shows why). All that changes while it trains,
+# the weights, the optimizer's averages and the number of steps, is together in one `state`.
 
 # %%
 from scfm_lib.train import new_state, training_step

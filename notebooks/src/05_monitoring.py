@@ -529,8 +529,8 @@ for what, one in (("alone", quiet), ("in a crowd", crowded)):
     )
 
 # %% [markdown]
-# The same run, the same settings, and no wait for data. What gives it away is that it uses less of the cores than it did
-# alone. Before you change anything, look who else is there (`htop`, Task Manager), and time things when the machine
+# The same run, the same settings, and no wait for data. What gives it away is that it uses less of the cores than it
+# did alone. Before you change anything, look who else is there (`htop`, Task Manager), and time things when the machine
 # is quiet. The loss is unaffected:
 
 # %%
@@ -572,7 +572,7 @@ with profile(activities=[ProfilerActivity.CPU]) as profiled:
         training_step(state, [batch], 0.001)
 operations = pd.Series({row.key: row.self_cpu_time_total for row in profiled.key_averages()}) / 1000 / 5  # ms a step
 for name, took in operations.nlargest(8).items():
-    print(f"{name.removeprefix('aten::')[:48]:48} {took:6.1f} ms {took / operations.sum():5.0%}")
+    print(f"{name.removeprefix('aten::'):52} {took:6.1f} ms {took / operations.sum():5.0%}")
 
 # %% [markdown]
 # `mm` and `addmm` are matrix products, and they should be the largest part: they are the work itself. Whatever else

@@ -70,8 +70,8 @@ my_data = None
 # %% [markdown]
 # If `obs` of your data has such columns, write their names here: cell types (used to judge, never to train), batches
 # (days, machines: whatever was handled together), donors or samples. A reference is another data set of the same tissue
-# that has cell types (its column must have the same name); section 6 uses it. The layer is where your raw counts are, if
-# it has a name of its own (section 2). Settings of the preset that you change, such as limits for cells, go into
+# that has cell types (its column must have the same name); section 6 uses it. The layer is where your raw counts are,
+# if it has a name of its own (section 2). Settings of the preset that you change, such as limits for cells, go into
 # `my_settings`.
 
 # %%
@@ -319,8 +319,8 @@ plt.show()
 # (Wolock et al. 2019) adds up random pairs of your cells and asks of each real cell how many of these made-up doublets
 # are among its neighbours. scanpy has it; scores go from 0 to 1, and cells above a threshold are suspects. Run it on
 # each loading of the chip alone, since cells of two loadings never shared a droplet. (The example's barcodes end in -1
-# to -8: eight channels of a chip, of one donor. With so few cells we take them together. And we set the threshold: scrublet looks for a gap
-# between two peaks of scores, which so few cells do not show.)
+# to -8: eight channels of a chip, of one donor. With so few cells we take them together. And we set the threshold:
+# scrublet looks for a gap between two peaks of scores, which so few cells do not show.)
 
 # %% tags=["nbval-ignore-output"]
 suspects = ad.AnnData(counts, obs=checked.obs[[]], var=checked.var[[]])
@@ -490,9 +490,9 @@ if labelled and unseen:
         print(f"{score:18} trained {low:.2f} to {high:.2f}, the best baseline {best[0]:.2f} to {best[1]:.2f}: {apart}")
 
 # %% [markdown]
-# How to read it: the **held-out** table counts, since those cells touched nothing. And the sentence below it counts which
-# score is higher, be it by a single cell: where ranges overlap, name no winner. (The example got 8 short epochs on a few hundred cells,
-# which is a demonstration.) Whichever outcome you get: report it.
+# How to read it: the **held-out** table counts, since those cells touched nothing. And the sentence below it counts
+# which score is higher, be it by a single cell: where ranges overlap, name no winner. (The example got 8 short epochs
+# on a few hundred cells, which is a demonstration.) Whichever outcome you get: report it.
 #
 # The table, its figures, the config and the versions go into one HTML file, `report/report.html` in the run's folder,
 # which you can send to a colleague.
@@ -613,8 +613,8 @@ for cluster in large:
 # and say "unknown" where a cell fits no type of the reference. How well does it fit? A fifth of the reference is kept
 # apart and named in the same way, and the `confidence` is the share of those cells that fit their type no better than
 # this one does. Below a tenth it says "unknown", so of cells whose type is in the reference about a tenth is given up.
-# Types with fewer than 10 cells in the reference are left out of it. To see what that is worth we hide something: the reference is half of the example's cells without the B
-# cells, the query the other half with them.
+# Types with fewer than 10 cells in the reference are left out of it. To see what that is worth we hide something: the
+# reference is half of the example's cells without the B cells, the query the other half with them.
 
 # %% tags=["nbval-ignore-output"]
 from scfm_lib.analysis import annotate
