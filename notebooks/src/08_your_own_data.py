@@ -629,7 +629,7 @@ print("no reference was given" if named is None else named[["label", "confidence
 
 # %% tags=["nbval-ignore-output"]
 if named is not None:
-    groups = query.obs[label_key].astype(str) if labelled else query.obs["leiden"]
+    groups = query.obs[label_key].astype(str).replace("nan", "no label") if labelled else query.obs["leiden"]
     of_group = {"cells": groups.value_counts(), "unknown": (named["label"] == "unknown").groupby(groups).mean()}
     for column, what in (("label", "most are named"), ("likeliest", "likeliest type of most")):
         of_group[what] = named[column].groupby(groups).agg(lambda names: names.value_counts().index[0])

@@ -161,7 +161,7 @@ def cells_like(
     sample = ad.AnnData(counts[some], obs=pd.DataFrame(index=names[some]), var=genes)
     with tempfile.TemporaryDirectory() as folder:
         lean = config.model_copy(deep=True)
-        lean.data.n_obs, lean.data.layer = None, None
+        lean.data.n_obs = lean.data.layer = lean.data.batch_key = None  # of the cells, counts alone are taken
         seen_in = lean.data.preprocessing.min_cells * counts.shape[0] / total  # a part of the cells has part of these
         lean.data.preprocessing.min_cells = max(1, round(seen_in))
         store = prepare([sample], lean, Path(folder) / "store")

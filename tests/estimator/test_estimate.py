@@ -99,6 +99,11 @@ def test_symbols_that_stand_for_two_genes_do_not_stop_an_estimate(cells) -> None
     assert estimate(config, data=cells, gpu="T4")["config"]["model"]["n_genes"] == 60
 
 
+def test_a_batch_key_does_not_stop_an_estimate(cells, tiny) -> None:
+    tiny.data.batch_key = "batch"
+    assert estimate(tiny, data=cells, seconds=0.1)["cells"] == 300
+
+
 def test_typical_cells_are_like_those_of_pbmc3k(pbmc3k, tmp_path) -> None:
     for n_genes in (1000, 2000):
         config = scfm.load_config("minimal", {"model.n_genes": n_genes})
