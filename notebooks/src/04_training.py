@@ -375,9 +375,10 @@ print(f"the second step, too; its median length is {second.abs().median() / rate
 # ### Muon: a step for a whole matrix
 #
 # AdamW evens out numbers, one by one. **Muon** ([Jordan et al. 2024](https://kellerjordan.github.io/posts/muon/)), with
-# which many records were set, evens out a matrix: it splits the averaged gradient into directions, each with a strength
-# (its *singular value*), and makes all strengths 1. So a step goes equally far along each of them, and not mostly along
-# the strongest. Here exactly, for the matrix above; Muon itself comes close to it by a few matrix products.
+# which several records for training speed were set, evens out a matrix: it splits the averaged gradient into
+# directions, each with a strength (its *singular value*), and makes all strengths 1. So a step goes equally far along
+# each of them, and not mostly along the strongest. Here exactly, for the matrix above; Muon itself comes close to it by
+# a few matrix products.
 
 # %%
 left_directions, _, right_directions = torch.linalg.svd(gradient, full_matrices=False)
@@ -788,14 +789,16 @@ vectors = {what: scfm.embed(other, three) for what, other in compared.items()}
 vectors["PCA"] = BASELINES["pca"](three, np.r_[np.zeros(2 * len(adata), bool), ~store.held_out], minimal)
 
 # %% [markdown]
-# Two questions. Do two vectors of one cell point the same way (cosine, once the mean of all cells is taken away)? And
-# does a half *find its other half*: is it the most similar of all 700 halves B? (Chance alone finds one of them.)
+# Two questions, asked of held-out cells, since a PCA knows the cells that it was fitted on one by one. Do two vectors
+# of a cell point the same way (cosine, once the mean of all is taken away)? And does a half *find its other half*: is
+# it the most similar of all held-out halves B? (Chance alone finds one of them.)
 
 # %% tags=["nbval-ignore-output"]
 rows = {}
 for what, of_three in vectors.items():
-    of_a, of_b, of_all = (normalize(torch.tensor(part - part.mean(0))) for part in np.split(of_three, 3))
-    finds = (of_a @ of_b.T).argmax(1) == torch.arange(len(adata))
+    parts = (torch.tensor(part[store.held_out]) for part in np.split(of_three, 3))
+    of_a, of_b, of_all = (normalize(part - part.mean(0)) for part in parts)
+    finds = (of_a @ of_b.T).argmax(1) == torch.arange(len(of_a))
     cosines = [(of_a * other).sum(1).median().item() for other in (of_b, of_all)]
     rows[what] = {"A and B": cosines[0], "A and whole": cosines[1], "finds its other half": finds.float().mean().item()}
 print("median cosine of the cells, and share of the cells\n" + pd.DataFrame(rows).T.round(2).to_string())
@@ -803,9 +806,8 @@ print("median cosine of the cells, and share of the cells\n" + pd.DataFrame(rows
 # %% [markdown]
 # In every row but that of random weights, whole cells and their halves point the same way. So the model knows what to
 # do with whole cells, and notebook 06 judges their vectors. A cell that is read twice, by other molecules, gets nearly
-# the same vector from the trained model, more so than from a PCA. Is that good? Look at the last column: the model
-# finds fewer of the other halves. It says "a monocyte, of this sort" and lets go of what is only this cell's. For cell
-# types that is welcome. If you look for small differences within a type, it is a price.
+# the same vector from the trained model, more so than from a PCA. That does not make a cell easier to find: all cells
+# of a type lie close together, too. Notebook 08 asks the same of your own cells.
 #
 # ### What did training add, and what did attention?
 #
@@ -922,7 +924,7 @@ plt.show()
 
 # %% [markdown]
 # *Figure: losses of 20 steps. The wide pale line is the run without a break; the dots up to step 8 and the squares
-# from step 9 on, before and after the stop, lie on it. The hump after the first step comes of a short warm-up: a
+# from step 9 on, before and after the stop, lie on it. The hump after the first step comes from the short warm-up: a
 # tenth of two epochs is 4 steps.*
 #
 # ### What is in a run's folder

@@ -207,7 +207,7 @@ plt.show()
 # %% [markdown]
 # *Figure: a row for each lever and one for the config as it is. Left, bars for the memory at the peak: each lever makes
 # it smaller, checkpointing and half of the cells by little. Right, dots for the seconds that 1,000 cells take on this
-# machine: large the quickest of five steps, pale the others.*
+# machine: the large dot is the quickest of five steps, the pale ones are the other four.*
 #
 # How to read it:
 #

@@ -54,8 +54,8 @@ plt.rcParams.update({"figure.figsize": (7, 3), "axes.spines.top": False, "axes.s
 # %% [markdown]
 # ## 1. Where are your cells?
 #
-# **This is the one line to change.** Left at `None`, the notebook makes an example from the 700 blood cells that come
-# with scanpy. Else write where yours are:
+# **This line brings your cells; those below it say what is in them.** Left at `None`, the notebook makes an example
+# from the 700 blood cells that come with scanpy. Else write where yours are:
 #
 # * a `.h5ad`: `"my_cells.h5ad"`,
 # * a 10x file or folder: `"filtered_feature_bc_matrix.h5"`, or the folder that holds `matrix.mtx.gz`,
@@ -81,8 +81,9 @@ my_settings = {}  # such as {"data.preprocessing.min_genes": 200, "training.num_
 
 # %% [markdown]
 # On **Colab** your file is not there yet. Two ways: `upload` sends one file from your computer to the machine that
-# Colab lends you, and is gone with it; Drive keeps it. Both ask you first, and elsewhere neither does anything. Are
-# they cells of patients? Then ask your data protection officer before you upload anything.
+# Colab lends you, and the file is lost when that machine is taken back; Drive keeps it. Both ask you first, and
+# elsewhere neither does anything. Are they cells of patients? Then ask your data protection officer before you upload
+# anything.
 
 # %%
 upload, use_drive = False, False  # on Colab, set one of them to True
@@ -311,7 +312,8 @@ plt.show()
 # The example was cleaned and cut to 765 genes by those who published it, so nothing falls out. In your own data the
 # left cloud usually has a tail at the bottom left; put the line where the tail begins: write
 # `{"data.preprocessing.min_genes": 200}` into `my_settings` (section 1), and likewise `max_mito_percent`. Write in the
-# paper where you put them.
+# paper where you put them. (These limits keep cells out of training only; the vectors, clusters and markers below are of
+# all cells in the file. To be rid of poor cells everywhere, write the others to a new file and begin with that.)
 #
 # ### Two cells in one droplet
 #
@@ -342,7 +344,8 @@ import hashlib
 
 def folder_for(kind, name, config):
     """A folder of its own for each file, version of it, and config: nothing old is taken for something new."""
-    saved = Path(data).stat().st_mtime_ns if isinstance(data, (str, Path)) else 0
+    files = [Path(data), *Path(data).glob("*")] if isinstance(data, (str, Path)) else []
+    saved = max((file.stat().st_mtime_ns for file in files), default=0)
     return mine / f"{kind}_{name}_{hashlib.sha256(f'{data}{saved}{config}'.encode()).hexdigest()[:6]}"
 
 
@@ -485,7 +488,7 @@ if labelled and unseen:
     ranges = {method: found for method, found in result["held_out_ranges"].items() if found}  # 5 to 95 % of draws
     baselines = [found for method, found in ranges.items() if method not in ("untrained", "start", "trained")]
     for score, (low, high) in ranges["trained"].items():
-        best = max((found[score] for found in baselines if found.get(score)), key=sum)  # the highest middle
+        best = max((found[score] for found in baselines if found.get(score)), key=sum)  # by the middle of its range
         apart = "apart" if low > best[1] or high < best[0] else "they overlap"
         print(f"{score:18} trained {low:.2f} to {high:.2f}, the best baseline {best[0]:.2f} to {best[1]:.2f}: {apart}")
 
@@ -600,11 +603,14 @@ for cluster in large:
 # %% [markdown]
 # For blood, a key: *FCER1A* and *CLEC10A* with *LYZ* speak for dendritic cells, *S100A8* and *S100A9* for CD14+
 # monocytes, *FCGR3A* and *LST1* for CD16+ ones, *CD79A* and *MS4A1* for B cells, *MZB1* and *TNFRSF17* for plasma
-# cells, *NKG7* and *GNLY* for NK and cytotoxic T cells, *CD3D* and *CD3E* for T cells. One gene is never enough. In the
+# cells, *NKG7* and *GNLY* for NK and cytotoxic T cells, *CD3D* and *CD3E* for T cells, *IRF8* and
+# *CPVL* for other dendritic cells (large ones with many molecules, no doublets), *NPM1* and *HNRNPA1* without any of
+# these for immature cells such as CD34+ ones. (What the labels call CD14+ monocytes are mostly CD16+ ones in
+# the example.) One gene is never enough. In the
 # example, one cluster has *NKG7* and *GNLY*, genes of NK cells, together with *LST1* and *CFD*, genes of monocytes.
 # Doublets of the two? Look at its line in section 5: do its cells have more molecules than others, and does scrublet
-# suspect many of them? If neither, the figures do not bear it out, and they do not rule it out: leave such a cluster
-# without a name.
+# suspect many of them? If neither, the figures do not support it, but they do not exclude it either: leave such a
+# cluster without a name.
 #
 # A name that you give to a cluster in this way is a label of your own making. Do not then score the model by it: it
 # would be its own referee.
@@ -612,9 +618,10 @@ for cluster in large:
 # **Fourth: somebody else's labels.** If labelled cells of the same tissue exist, the model can carry their names over,
 # and say "unknown" where a cell fits no type of the reference. How well does it fit? A fifth of the reference is kept
 # apart and named in the same way, and the `confidence` is the share of those cells that fit their type no better than
-# this one does. Below a tenth it says "unknown", so of cells whose type is in the reference about a tenth is given up.
-# Types with fewer than 10 cells in the reference are left out of it. To see what that is worth we hide something: the
-# reference is half of the example's cells without the B cells, the query the other half with them.
+# this one does. (A cell fits well if a logistic regression on the reference's vectors is sure of its type, and if cells
+# of that type lie near.) Below a tenth it says "unknown", so of cells whose type is in the reference about a tenth is
+# given up. Types with fewer than 10 cells in the reference are left out of it. To see what that is worth we hide
+# something: the reference is half of the example's cells without the B cells, the query the other half with them.
 
 # %% tags=["nbval-ignore-output"]
 from scfm_lib.analysis import annotate
@@ -639,8 +646,9 @@ if named is not None:
 # In the example, look at the line of the B cells, which the reference does not have: how many came back as "unknown"?
 # In the other lines, how many cells of known types were given up? Both are the price of one threshold (`confidence`
 # below 0.1). And look for the worst case, a wrong name without any doubt: the rare types, which the reference had too
-# few of, came back under other names. So rare cells are what to check by hand. `scfm annotate` does this from the
-# terminal, and shows a PCA's names beside it.
+# few of, came back under other names. So rare cells are what to check by hand. (Given up are some 15 % here, not 10:
+# confidence was measured on only 55 cells. With a reference of thousands it comes closer.) `scfm annotate` does this
+# from the terminal, and shows a PCA's names beside it.
 #
 # Are most of *your* cells unknown? Then the two data sets differ in more than their types: another chemistry, another
 # depth, another tissue. All cells then lie a little away from the reference's, and the confidence notices. The last
@@ -852,10 +860,10 @@ def data_sentence(config, store):
     v, held = versions(), int(store.held_out.sum())
     return (
         f"We trained scfm-workbook {v['scfm-workbook']} (Python {v['python']}, PyTorch {v['torch']}, scanpy "
-        f"{v['scanpy']}) from scratch on {len(store) - held:,} cells; {held:,} ({config.data.validation_fraction:.0%} "
-        f"by a hash of the cell's name, split seed {config.data.split_seed}) were held out of the choice of genes, the start "
-        f"and training. Cells with fewer than {config.data.preprocessing.min_genes} genes were to be left out "
-        f"[HOW MANY WERE: see the store's report; and what you did about doublets and dying cells]. "
+        f"{v['scanpy']}) from scratch on {len(store) - held:,} cells; {held:,} (drawn by a hash of the "
+        f"cell's name, {config.data.validation_fraction:.0%} on average, split seed {config.data.split_seed}) were held "
+        f"out of the choice of genes, the start and training. Cells with fewer than {config.data.preprocessing.min_genes} genes were left out [HOW "
+        f"MANY: see the store's report; and what you did about doublets and dying cells, your batch key and settings]. "
         f"The model read and predicted {len(store.symbols):,} genes; the {store.n_tokens:,} most variable were tokens. "
     )
 
@@ -882,8 +890,8 @@ def scores_sentence(result):
         rows = {METHOD_NAMES[name]: row.get(score) for name, row in result["held_out"].items() if row}
         listed.append(", ".join(f"{name} {found:.3f}" for name, found in rows.items() if found))
     return (
-        f"Macro-F1 on held-out cells, with every method and probe fitted on the other cells and without labels in the "
-        f"vectors: of the 15 nearest neighbours by cosine, {listed[0]}; of a logistic regression, {listed[1]}. "
+        f"Macro-F1 on held-out cells, with every method fitted, without labels, and every probe trained on the other "
+        f"cells: of the 15 nearest neighbours by cosine, {listed[0]}; of a logistic regression, {listed[1]}. "
     )
 
 
