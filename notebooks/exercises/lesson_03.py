@@ -118,22 +118,29 @@ def _attention(answer: Callable[..., Tensor]) -> str | None:
     )
 
 
-def _by_hand(block: nn.Module, x: Tensor, seen: Tensor, heads: int = 2, asking: int = 1) -> Tensor:
-    """The first `asking` rows that a block gives, (B, asking, H), from its layers."""
+def _attended(block: nn.Module, x: Tensor, seen: Tensor, heads: int = 2, asking: int = 1) -> Tensor:
+    """The first `asking` rows after a block's attention, (B, asking, H), from its layers."""
     q, k, v = block.qkv(block.attention_norm(x)).chunk(3, dim=-1)
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q[:, :asking], k, v))
     mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :])
-    return _rest(block, x[:, :asking] + block.attention_out(mixed.transpose(1, 2).flatten(2)))
+    return x[:, :asking] + block.attention_out(mixed.transpose(1, 2).flatten(2))
+
+
+def _rest(block: nn.Module, x: Tensor) -> Tensor:
+    """What a block does after attention."""
+    return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
+
+
+def _by_hand(block: nn.Module, x: Tensor, seen: Tensor, heads: int = 2, asking: int = 1) -> Tensor:
+    """The first `asking` rows that a block gives, (B, asking, H)."""
+    return _rest(block, _attended(block, x, seen, heads, asking))
 
 
 class _MyBlock(Block):
     """The library's block with the two calls that the lesson's own has: `block(x, seen)` and `block.attend(x, seen)`."""
 
     def attend(self, x: Tensor, seen: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.attention_norm(x)).chunk(3, dim=-1)
-        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :])
-        return x + self.attention_out(mixed.transpose(1, 2).flatten(2))
+        return _attended(self, x, seen, asking=x.shape[1])
 
     def forward(self, x: Tensor, attend: Tensor, cell_only: bool = False) -> Tensor:
         return super().forward(x, attend[:, None, None, :] if attend.dim() == 2 else attend, cell_only)
@@ -206,11 +213,6 @@ def _cell_row(answer: Callable[..., Tensor]) -> str | None:
         wrong,
         "the numbers differ: attention for [CELL]'s query, added to x[:, :1], then the feed-forward part, added too.",
     )
-
-
-def _rest(block: nn.Module, x: Tensor) -> Tensor:
-    """What a block does after attention."""
-    return x + block.ff_out(F.gelu(block.ff_in(block.ff_norm(x))))
 
 
 def _all_ask(block: nn.Module, x: Tensor, seen: Tensor) -> Tensor:

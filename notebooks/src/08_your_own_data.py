@@ -603,14 +603,13 @@ for cluster in large:
 # %% [markdown]
 # For blood, a key: *FCER1A* and *CLEC10A* with *LYZ* speak for dendritic cells, *S100A8* and *S100A9* for CD14+
 # monocytes, *FCGR3A* and *LST1* for CD16+ ones, *CD79A* and *MS4A1* for B cells, *MZB1* and *TNFRSF17* for plasma
-# cells, *NKG7* and *GNLY* for NK and cytotoxic T cells, *CD3D* and *CD3E* for T cells, *IRF8* and
-# *CPVL* for other dendritic cells (large ones with many molecules, no doublets), *NPM1* and *HNRNPA1* without any of
-# these for immature cells such as CD34+ ones. (What the labels call CD14+ monocytes are mostly CD16+ ones in
-# the example.) One gene is never enough. In the
-# example, one cluster has *NKG7* and *GNLY*, genes of NK cells, together with *LST1* and *CFD*, genes of monocytes.
-# Doublets of the two? Look at its line in section 5: do its cells have more molecules than others, and does scrublet
-# suspect many of them? If neither, the figures do not support it, but they do not exclude it either: leave such a
-# cluster without a name.
+# cells, *NKG7* and *GNLY* for NK and cytotoxic T cells, *CD3D* and *CD3E* for T cells, *IRF8* and *CPVL* for other
+# dendritic cells (large ones with many molecules, no doublets), *NPM1* and *HNRNPA1* without any of these for immature
+# cells such as CD34+ ones. (What the labels call CD14+ monocytes are mostly CD16+ ones in the example.) One gene is
+# never enough. In the example, one cluster has *NKG7* and *GNLY*, genes of NK cells, together with *LST1* and *CFD*,
+# genes of monocytes. Doublets of the two? Look at its line in section 5: do its cells have more molecules than others,
+# and does scrublet suspect many of them? If neither, the figures do not support it, but they do not exclude it either:
+# leave such a cluster without a name.
 #
 # A name that you give to a cluster in this way is a label of your own making. Do not then score the model by it: it
 # would be its own referee.
@@ -862,8 +861,9 @@ def data_sentence(config, store):
         f"We trained scfm-workbook {v['scfm-workbook']} (Python {v['python']}, PyTorch {v['torch']}, scanpy "
         f"{v['scanpy']}) from scratch on {len(store) - held:,} cells; {held:,} (drawn by a hash of the "
         f"cell's name, {config.data.validation_fraction:.0%} on average, split seed {config.data.split_seed}) were held "
-        f"out of the choice of genes, the start and training. Cells with fewer than {config.data.preprocessing.min_genes} genes were left out [HOW "
-        f"MANY: see the store's report; and what you did about doublets and dying cells, your batch key and settings]. "
+        f"out of the choice of genes, the start and training. Cells with fewer than "
+        f"{config.data.preprocessing.min_genes} genes were left out [HOW MANY: see the store's report; and what you did "
+        f"about doublets and dying cells, your batch key and settings]. "
         f"The model read and predicted {len(store.symbols):,} genes; the {store.n_tokens:,} most variable were tokens. "
     )
 
