@@ -7,6 +7,7 @@ behind each, which is dear where another program needs a core. Threads that shar
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Any, Self
 
 import torch
@@ -42,13 +43,13 @@ class Threads:
             yield from map(work, items)
             return
         begun: deque[Future] = deque()
+        more = iter(items)
         try:
-            for item in items:
-                begun.append(self._pool.submit(work, item))
-                if len(begun) == 2 * self.count:
-                    yield begun.popleft().result()
+            begun.extend(self._pool.submit(work, item) for item in islice(more, 2 * self.count))
             while begun:
+                begun[0].result()  # it stays in `begun` while it is waited for: Ctrl-C has to wait for it too
                 yield begun.popleft().result()
+                begun.extend(self._pool.submit(work, item) for item in islice(more, 1))
         finally:
             for future in begun:
                 future.cancel()

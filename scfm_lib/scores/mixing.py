@@ -37,8 +37,7 @@ def lisi(vectors: np.ndarray, batches: np.ndarray) -> np.ndarray:
     """
     _, codes = np.unique(batches, return_inverse=True)
     neighbours = min(LISI_NEIGHBOURS, len(vectors))
-    nearest = NearestNeighbors(n_neighbors=neighbours - 1).fit(vectors)
-    distances, index = nearest.kneighbors()  # of others than the cell itself
+    distances, index = NearestNeighbors(n_neighbors=neighbours - 1).fit(vectors).kneighbors()  # without the cell itself
     weights = neighbour_weights(distances, neighbours // 3)
     share = np.stack([(weights * (codes[index] == code)).sum(1) for code in range(codes.max() + 1)])
     return 1 / (share**2).sum(0)

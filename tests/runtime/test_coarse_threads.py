@@ -113,22 +113,25 @@ def test_an_exception_in_a_thread_ends_the_step_when_the_others_are_done() -> No
 
 
 def test_ctrl_c_ends_the_step_when_the_threads_are_done() -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    running: list[int] = []
     done: list[int] = []
 
     def work(number: int) -> None:
-        time.sleep(0.1)
+        running.append(number)
+        time.sleep(0.1 if number else 0.5)  # the first is waited for when Ctrl-C comes, and ends after the others
+        running.remove(number)
         done.append(number)
 
-    timer = threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT))
-    with Threads(2) as threads:
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            list(threads.map(work, range(100)))
-        ended = len(done)
-        time.sleep(0.25)
-        assert len(done) == ended < 10
-    signal.signal(signal.SIGINT, before)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with Threads(2) as threads:
+            threading.Timer(0.25, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                list(threads.map(work, range(100)))
+            assert not running
+            assert 0 in done and len(done) < 10
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_how_many() -> None:
