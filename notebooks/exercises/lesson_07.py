@@ -13,18 +13,23 @@ def _weighted(parts: list[Tensor], molecules: list[float]) -> Tensor:
     return sum(count * part for part, count in zip(parts, molecules, strict=True))
 
 
+NOT_ADDED = "that is a gradient for each part; the batch has one: add them up."
 GRADIENTS = {  # wrong answers to exercise 7.2
     (lambda g, n: sum(g) / 3): "that is the plain mean: a part with 50 molecules counts as much as one with 300.",
     (lambda g, n: sum(g)): "that is the plain sum: with three parts the step would be about three times too long.",
     _weighted: "weighted by molecules, but not divided by all of them: the gradient should be per molecule.",
     (lambda g, n: _weighted(g, n) / 3): "divide by the number of all molecules, not by the number of parts.",
+    (lambda g, n: [part * count / sum(n) for part, count in zip(g, n, strict=True)]): NOT_ADDED,
 }
 
 
 def _whole_gradient(answer: Callable[..., Tensor]) -> str | None:
     parts = [torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.5]), torch.tensor([-3.0, 8.0])]
     molecules = [100.0, 300.0, 50.0]
-    got = torch.as_tensor(answer([part.clone() for part in parts], list(molecules))).float()
+    got = answer([part.clone() for part in parts], list(molecules))
+    if isinstance(got, list | tuple) and len(got) == len(parts):
+        return NOT_ADDED
+    got = torch.as_tensor(got).float()
     if got.shape != (2,):
         return f"the gradient has the shape of each part's, (2,) here; got {tuple(got.shape)}."
     return slip(
