@@ -1,9 +1,9 @@
 """Cell types for cells without labels, from a reference that has some; and "unknown" for what the reference lacks.
 
 A cell gets the type that a logistic regression on the reference's vectors finds likeliest. How far it can be trusted is
-measured on reference cells that were held out: for each type, how sure the regression was of such cells (its
-probability), and how near they lay to the type's others (mean distance to the nearest ten). A cell that is both less
-sure and further away than nearly all of them is of no type that the reference knows.
+measured on reference cells that were held out: how sure the regression was of such cells (its probability), and how
+near they lay to their type's others (mean distance to the nearest ten, beside what is usual among the type's own). A
+cell that is less sure and further away than nearly all of them is of no type that the reference knows.
 
 `annotate_file` does the same with a PCA of all genes, and tells how both did on reference cells that they had not seen.
 """
@@ -35,6 +35,7 @@ UNKNOWN = "unknown"
 UNKNOWN_SHARE = 0.1  # of cells of known types that are given up, so that most of an unknown type are found
 NEIGHBOURS = 10
 LEAST = 10  # cells of a type, below which nothing can be learned of it and measured
+TINY = 1e-12  # of a distance, so that equal cells have a logarithm and a spread
 
 
 def annotate(
@@ -138,6 +139,8 @@ def annotate_vectors(reference: np.ndarray, types: np.ndarray, unseen: np.ndarra
     Raises:
         InputError: no cells to measure confidence on or to name, or fewer than two types to learn.
     """
+    names, cells = np.unique(types[~unseen], return_counts=True)
+    types = np.where(np.isin(types, names[cells > 2]), types, "")  # of two cells no distance is usual
     learned, measured = (types != "") & ~unseen, (types != "") & unseen
     if len(np.unique(types[learned])) < 2 or not measured.any() or not len(query):
         raise InputError(
@@ -147,30 +150,33 @@ def annotate_vectors(reference: np.ndarray, types: np.ndarray, unseen: np.ndarra
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(reference[learned], types[learned])
 
     def look(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The likeliest type of each cell, how unlikely it is, and how far the type's cells are: all (cells,)."""
+        """The likeliest type of each cell, how unlikely it is, and how unusually far its cells are: all (cells,)."""
         probability = probe.predict_proba(vectors)
-        likeliest, distance = probe.classes_[probability.argmax(1)], np.zeros(len(vectors))
+        likeliest, far = probe.classes_[probability.argmax(1)], np.zeros(len(vectors))
         for name in np.unique(likeliest):
-            own = reference[learned & (types == name)]
-            nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(own))).fit(own)
-            distance[likeliest == name] = nearest.kneighbors(vectors[likeliest == name])[0].mean(1)
-        return likeliest, 1 - probability.max(1), distance
+            own, here = reference[learned & (types == name)], likeliest == name
+            nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(own) - 1)).fit(own)
+            usual, asked = (np.log(nearest.kneighbors(of)[0].mean(1) + TINY) for of in (None, vectors[here]))
+            far[here] = (asked - usual.mean()) / (usual.std() + TINY)
+        return likeliest, 1 - probability.max(1), far
 
-    measured_as, *measured_scores = look(reference[measured])
-    likeliest, *query_scores = look(query)
+    measured_as, measured_unlikely, measured_far = look(reference[measured])
+    likeliest, *scores = look(query)
 
-    def fit(names: np.ndarray, scores: list[np.ndarray], itself: int = 0) -> np.ndarray:
-        """For each cell, the product of both shares of its type's other measured cells that do no better."""
-        product = np.ones(len(names))
+    def share(known: np.ndarray, scores: np.ndarray, itself: int) -> np.ndarray:
+        """For each score, the share of the known ones, without `itself` of them, that are no better."""
+        no_better = len(known) - np.searchsorted(np.sort(known), scores)
+        return (no_better + 1 - itself) / (len(known) + 1 - itself)
+
+    def fit(names: np.ndarray, unlikely: np.ndarray, far: np.ndarray, itself: int = 0) -> np.ndarray:
+        """For each cell, the share of its type's measured cells that were no surer, times that of all no nearer."""
+        product = share(measured_far, far, itself)
         for name in np.unique(names):
-            here, like = names == name, measured_as == name
-            for score, known in zip(scores, measured_scores, strict=True):
-                no_better = (known[like][None, :] >= score[here][:, None]).sum(1)
-                product[here] *= (no_better + 1 - itself) / (like.sum() + 1 - itself)
+            product[names == name] *= share(measured_unlikely[measured_as == name], unlikely[names == name], itself)
         return product
 
-    known = np.sort(fit(measured_as, measured_scores, itself=1))
-    confidence = (np.searchsorted(known, fit(likeliest, query_scores), side="right") + 1) / (len(known) + 1)
+    known = np.sort(fit(measured_as, measured_unlikely, measured_far, itself=1))
+    confidence = (np.searchsorted(known, fit(likeliest, *scores), side="right") + 1) / (len(known) + 1)
     label = np.where(confidence < UNKNOWN_SHARE, UNKNOWN, likeliest)
     return pd.DataFrame({"label": label, "likeliest": likeliest, "confidence": confidence.round(4)})
 

@@ -39,11 +39,8 @@ def few_labels(labels: np.ndarray, allowed: np.ndarray, per_type: int, seed: int
     A type with fewer such cells gives all it has.
     """
     rng = np.random.default_rng(seed)
-    chosen = []
-    for label in np.unique(labels[allowed]):
-        there = np.flatnonzero(allowed & (labels == label))
-        chosen.append(rng.permutation(there)[:per_type])
-    return np.sort(np.concatenate(chosen))
+    there = [np.flatnonzero(allowed & (labels == label)) for label in np.unique(labels[allowed])]
+    return np.sort(np.concatenate([rng.permutation(cells)[:per_type] for cells in there]))
 
 
 def fine_tune(
@@ -79,10 +76,7 @@ def fine_tune(
         )
     device = next(model.parameters()).device
     y = torch.from_numpy(wanted).to(device)
-    batches = [
-        (genes, values, y[rows])
-        for rows, genes, values in token_batches(model, adata, layer=layer, batch_size=batch_size)
-    ]
+    batches = [(*batch, y[rows]) for rows, *batch in token_batches(model, adata, layer=layer, batch_size=batch_size)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = CellTypeHead(model, types).to(device).eval()  # no dropout: so few cells are better read whole

@@ -61,6 +61,30 @@ def test_a_small_reference_gives_up_no_more_than_it_says() -> None:
     assert 0.03 < np.mean(given_up) < 0.11
 
 
+def test_cells_far_beyond_a_type_are_unknown_however_few_its_cells_and_however_sure_the_regression() -> None:
+    shares = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        kinds = np.repeat(np.arange(4), (400, 400, 400, 100))  # of the last some 20 are left to measure distances on
+        vectors = rng.normal(size=(1300, 5)) + 4 * np.eye(5)[kinds]
+        far = rng.normal(size=(50, 5)) + [-8, -8, -8, 20, 0]  # on the side of the last type, where no cell is
+        found = annotate_vectors(vectors, np.array(list("abcd"))[kinds], rng.random(1300) < 0.2, far)
+        assert (found["likeliest"] == "d").all()
+        shares.append((found["label"] == "unknown").mean())
+    assert min(shares) > 0.9, shares
+
+
+def test_types_of_equal_cells_and_of_very_few_to_learn_from() -> None:
+    rng = np.random.default_rng(0)
+    vectors = np.vstack([np.zeros((20, 3)), rng.normal(4, 1, size=(20, 3)), rng.normal(-4, 1, size=(20, 3))])
+    types, unseen = np.repeat(["equal", "a", "few"], 20), np.arange(60) % 4 == 0
+    unseen[42:] = True  # two cells of "few" are learned from
+    with np.errstate(all="raise"):
+        found = annotate_vectors(vectors, types, unseen, vectors[[0, 21]])
+    assert found["likeliest"].tolist() == ["equal", "a"]
+    assert found["confidence"].between(0, 1).all()
+
+
 @pytest.fixture
 def files(parts, trained, tmp_path) -> list[object]:
     """The command's arguments without `--out`."""
