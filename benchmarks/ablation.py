@@ -25,6 +25,7 @@ import anndata as ad
 import numpy as np
 import torch
 import torch.nn.functional as F
+from quality import SIMULATED
 from rows import Row, Rows, markdown
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -297,7 +298,7 @@ def main() -> None:
     use_all_cores()
     rows = Rows(arguments.out, ("data", "seed", "epochs", "variant"))
     for name in arguments.data:
-        adata = read_adata(scfm.find_data(name))
+        adata = read_adata(scfm.simulate(**SIMULATED) if name == "simulated" else scfm.find_data(name))
         with TemporaryDirectory() as folder:
             config = scfm.load_config("minimal", {"training.num_epochs": arguments.epochs})
             store = prepare(adata, config, Path(folder) / "store")

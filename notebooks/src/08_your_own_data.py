@@ -644,10 +644,11 @@ if named is not None:
 # %% [markdown]
 # In the example, look at the line of the B cells, which the reference does not have: how many came back as "unknown"?
 # In the other lines, how many cells of known types were given up? Both are the price of one threshold (`confidence`
-# below 0.1). And look for the worst case, a wrong name without any doubt: the rare types, which the reference had too
-# few of, came back under other names. So rare cells are what to check by hand. (Given up are some 15 % here, not 10:
-# confidence was measured on only 55 cells. With a reference of thousands it comes closer.) `scfm annotate` does this
-# from the terminal, and shows a PCA's names beside it.
+# below 0.1). And look for the worst case, a wrong name without any doubt. The reference has too few memory cells to
+# learn that type, and most of them came back as T Reg, another kind of helper T cell. So what is rare, or close to a
+# type that is there, is what to check by hand. (Given up are some 15 % here, not 10: confidence was measured on only
+# some fifty cells. With a reference of thousands it comes closer.) `scfm annotate` does this from the terminal, and
+# shows a PCA's names beside it.
 #
 # Are most of *your* cells unknown? Then the two data sets differ in more than their types: another chemistry, another
 # depth, another tissue. All cells then lie a little away from the reference's, and the confidence notices. The last

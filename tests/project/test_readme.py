@@ -58,6 +58,19 @@ def test_neighbours_by_one_distance_alone() -> None:
     assert told == pytest.approx(expected, abs=0.00051)
 
 
+def test_what_attention_adds() -> None:
+    rows = measured("ablation")
+    for line, variant in (("| the bag alone", "bag alone"), ("| with tokens", "shipped")):
+        expected = []
+        for data in ("zheng_pbmc_facs", "pbmc3k", "simulated"):
+            found = rows[(rows["data"] == data) & (rows["variant"] == variant)]
+            better = max(("knn_f1", "knn_cosine_f1"), key=lambda score, of=found: of[score].mean())
+            pairs = [(found[score].mean(), found[score].std()) for score in (better, "logistic_f1")]
+            expected += figures(pairs, len(found))
+        (told,) = lines(line)
+        assert told == pytest.approx(expected, abs=0.00051)
+
+
 def test_scores_carried_over() -> None:
     rows = measured("transfer")
     assert set(rows["fitted_on"]) == {"pbmc3k", "zheng_pbmc_facs", "nothing"}
