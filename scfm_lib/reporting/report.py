@@ -29,7 +29,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .8rem; text-align: right; }
 tbody th { text-align: left; font-weight: 400; white-space: nowrap; } thead th { border-bottom: 2px solid #222; }
-.scores tbody tr:last-child { background: #e8f1f8; font-weight: 600; } .words td { text-align: left; } img { max-width: 100%; } pre { background: #f4f4f4; padding: 1rem; }
+.scores tbody tr:last-child { background: #e8f1f8; font-weight: 600; } .words td { text-align: left; } img { max-width: 100%; } pre { background: #f4f4f4; padding: 1rem; } .lines { white-space: pre-line; }
 """
 
 
@@ -193,7 +193,7 @@ def write_report(result: dict[str, Any], checkpoint: str | Path | None = None, f
         f" {line}" for name, line in CITE.items() if name and any(method.startswith(name) for method in _run(result))
     )
     sections += [
-        f"<h2>How it was judged</h2><p>{html.escape(result['protocol'])}</p>",
+        f"<h2>How it was judged</h2><p class='lines'>{html.escape(result['protocol'])}</p>",
         f"<h2>To cite</h2><p>{html.escape(CITE[''] + used)}</p>",
         f"<h2>Versions</h2><pre>{html.escape(json.dumps(result['versions'], indent=1))}</pre>",
     ]
