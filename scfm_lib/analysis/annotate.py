@@ -2,8 +2,9 @@
 
 A cell gets the type that a logistic regression on the reference's vectors finds likeliest. How far it can be trusted is
 measured on reference cells that were held out: how sure the regression was of such cells (its probability), and how
-near they lay to their type's others (mean distance to the nearest ten, beside what is usual among the type's own). A
-cell that is less sure and further away than nearly all of them is of no type that the reference knows.
+near they lay to the type's others (mean distance to the nearest ten, compared with what is usual within that type). A
+cell that is less sure and further away than nearly all of them is of no type that the reference knows. That needs some
+fifty held-out cells: with fewer, no share is small enough.
 
 `annotate_file` does the same with a PCA of all genes, and tells how both did on reference cells that they had not seen.
 """
@@ -35,7 +36,8 @@ UNKNOWN = "unknown"
 UNKNOWN_SHARE = 0.1  # of cells of known types that are given up, so that most of an unknown type are found
 NEIGHBOURS = 10
 LEAST = 10  # cells of a type, below which nothing can be learned of it and measured
-TINY = 1e-12  # of a distance, so that equal cells have a logarithm and a spread
+MOST = 2000  # of a type's cells say how far its cells are from each other
+TINY, LEAST_SPREAD = 1e-12, 0.05  # of a distance and of its logarithm, where cells are equal
 
 
 def annotate(
@@ -55,8 +57,8 @@ def annotate(
 
     Args:
         model: trained; it makes both data sets' vectors.
-        reference: cells with types in `obs[label_key]`; those without one, and types of fewer than 10 cells, are left
-            out.
+        reference: cells with types in `obs[label_key]`; those without one, and types of fewer than 10 cells (of 3 that
+            are not held out), are left out.
         query: cells to name.
         label_key: column of the reference's `obs`.
         split_seed: which reference cells are held out to measure confidence.
@@ -140,7 +142,7 @@ def annotate_vectors(reference: np.ndarray, types: np.ndarray, unseen: np.ndarra
         InputError: no cells to measure confidence on or to name, or fewer than two types to learn.
     """
     names, cells = np.unique(types[~unseen], return_counts=True)
-    types = np.where(np.isin(types, names[cells > 2]), types, "")  # of two cells no distance is usual
+    types = np.where(np.isin(types, names[cells > 2]), types, "")  # two cells have one distance, so no spread
     learned, measured = (types != "") & ~unseen, (types != "") & unseen
     if len(np.unique(types[learned])) < 2 or not measured.any() or not len(query):
         raise InputError(
@@ -148,35 +150,40 @@ def annotate_vectors(reference: np.ndarray, types: np.ndarray, unseen: np.ndarra
             "measure confidence on; give a larger one"
         )
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(reference[learned], types[learned])
+    rng, near = np.random.default_rng(0), {}
+    for name in probe.classes_:  # its cells, and how far they lie from each other: mean and sd of logarithms
+        own = reference[learned & (types == name)]
+        index = NearestNeighbors(n_neighbors=min(NEIGHBOURS + 1, len(own))).fit(own)
+        usual = np.log(index.kneighbors(rng.permutation(own)[:MOST])[0][:, 1:].mean(1) + TINY)  # without itself
+        near[name] = index, usual.mean(), max(usual.std(), LEAST_SPREAD)
 
     def look(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The likeliest type of each cell, how unlikely it is, and how unusually far its cells are: all (cells,)."""
         probability = probe.predict_proba(vectors)
         likeliest, far = probe.classes_[probability.argmax(1)], np.zeros(len(vectors))
         for name in np.unique(likeliest):
-            own, here = reference[learned & (types == name)], likeliest == name
-            nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(own) - 1)).fit(own)
-            usual, asked = (np.log(nearest.kneighbors(of)[0].mean(1) + TINY) for of in (None, vectors[here]))
-            far[here] = (asked - usual.mean()) / (usual.std() + TINY)
+            index, mean, spread = near[name]
+            distance = index.kneighbors(vectors[likeliest == name])[0][:, :-1].mean(1)
+            far[likeliest == name] = (np.log(distance + TINY) - mean) / spread
         return likeliest, 1 - probability.max(1), far
 
     measured_as, measured_unlikely, measured_far = look(reference[measured])
-    likeliest, *scores = look(query)
+    likeliest, query_unlikely, query_far = look(query)
 
-    def share(known: np.ndarray, scores: np.ndarray, itself: int) -> np.ndarray:
-        """For each score, the share of the known ones, without `itself` of them, that are no better."""
-        no_better = len(known) - np.searchsorted(np.sort(known), scores)
-        return (no_better + 1 - itself) / (len(known) + 1 - itself)
+    def share(measured: np.ndarray, scores: np.ndarray, itself: int) -> np.ndarray:
+        """For each score the share of measured ones that are as high, without the cell itself where `itself` is 1."""
+        return (len(measured) - np.searchsorted(np.sort(measured), scores) + 1 - itself) / (len(measured) + 1 - itself)
 
-    def fit(names: np.ndarray, unlikely: np.ndarray, far: np.ndarray, itself: int = 0) -> np.ndarray:
-        """For each cell, the share of its type's measured cells that were no surer, times that of all no nearer."""
+    def fits(names: np.ndarray, unlikely: np.ndarray, far: np.ndarray, itself: int = 0) -> np.ndarray:
+        """For each cell the share of measured cells of its name that were no surer, times that of all no nearer."""
         product = share(measured_far, far, itself)
         for name in np.unique(names):
             product[names == name] *= share(measured_unlikely[measured_as == name], unlikely[names == name], itself)
         return product
 
-    known = np.sort(fit(measured_as, measured_unlikely, measured_far, itself=1))
-    confidence = (np.searchsorted(known, fit(likeliest, *scores), side="right") + 1) / (len(known) + 1)
+    known = np.sort(fits(measured_as, measured_unlikely, measured_far, itself=1))
+    no_better = np.searchsorted(known, fits(likeliest, query_unlikely, query_far), side="right")
+    confidence = (no_better + 1) / (len(known) + 1)
     label = np.where(confidence < UNKNOWN_SHARE, UNKNOWN, likeliest)
     return pd.DataFrame({"label": label, "likeliest": likeliest, "confidence": confidence.round(4)})
 

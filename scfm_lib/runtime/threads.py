@@ -30,7 +30,7 @@ class Threads:
 
     def __exit__(self, *_: object) -> None:
         if self._pool:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
             self._pool = None
             torch.set_num_threads(self._torchs_own)
 
