@@ -1,6 +1,6 @@
 """What each part of the model and of its training is worth: one change at a time, three seeds, two data sets or three.
 
-    SCFM_DATA_DIR=... python benchmarks/ablation.py [--out FILE] [--data zheng_pbmc_facs pbmc3k simulated] [--seeds 0 1 2]
+    SCFM_DATA_DIR=... python benchmarks/ablation.py [--out FILE] [--data zheng_pbmc_facs pbmc3k] [--seeds 0 1 2]
 
 MINIMAL on 80 % of the cells, to the end of its epochs. The first three rows are the way from the first edition's model
 to this one; each of the others changes one thing of `shipped`. Scores are those of `scfm evaluate`: probes and clusters
@@ -8,7 +8,8 @@ over all cells, and the held-out loss in nats per molecule (of another vocabular
 
 Rows are written to FILE as they are made, and rows that are there are not made again. Ends with a table of means and
 standard deviations over the seeds. With one thread a row takes two to three minutes, so two calls, one a data set, use
-two cores well: `OMP_NUM_THREADS=1 python benchmarks/ablation.py --data pbmc3k`.
+two cores well: `OMP_NUM_THREADS=1 python benchmarks/ablation.py --data pbmc3k`. With `--data simulated` on the
+cells of quality.py.
 """
 
 import argparse

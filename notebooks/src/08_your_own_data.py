@@ -617,10 +617,11 @@ for cluster in large:
 # **Fourth: somebody else's labels.** If labelled cells of the same tissue exist, the model can carry their names over,
 # and say "unknown" where a cell fits no type of the reference. How well does it fit? A fifth of the reference is kept
 # apart and named in the same way, and the `confidence` is the share of those cells that fit their type no better than
-# this one does. (A cell fits well if a logistic regression on the reference's vectors is sure of its type, and if cells
-# of that type lie near.) Below a tenth it says "unknown", so of cells whose type is in the reference about a tenth is
-# given up. Types with fewer than 10 cells in the reference are left out of it. To see what that is worth we hide
-# something: the reference is half of the example's cells without the B cells, the query the other half with them.
+# this one does. (A cell fits well if a logistic regression on the reference's vectors is sure of its type, and if
+# cells of that type lie near, for that type.) Below a tenth it says "unknown", so of cells whose type is in the
+# reference about a tenth is given up. Types with fewer than 10 cells in the reference are left out of it. To see what
+# that is worth we hide something: the reference is half of the example's cells without the B cells, the query the
+# other half with them.
 
 # %% tags=["nbval-ignore-output"]
 from scfm_lib.analysis import annotate
@@ -637,18 +638,18 @@ print("no reference was given" if named is None else named[["label", "confidence
 if named is not None:
     groups = query.obs[label_key].astype(str).replace("nan", "no label") if labelled else query.obs["leiden"]
     of_group = {"cells": groups.value_counts(), "unknown": (named["label"] == "unknown").groupby(groups).mean()}
-    for column, what in (("label", "most are named"), ("likeliest", "likeliest type of most")):
+    for column, what in (("label", "commonest name"), ("likeliest", "commonest likeliest type")):
         of_group[what] = named[column].groupby(groups).agg(lambda names: names.value_counts().index[0])
     print(pd.DataFrame(of_group).round(2).to_string())
 
 # %% [markdown]
 # In the example, look at the line of the B cells, which the reference does not have: how many came back as "unknown"?
-# In the other lines, how many cells of known types were given up? Both are the price of one threshold (`confidence`
-# below 0.1). And look for the worst case, a wrong name without any doubt. The reference has too few memory cells to
-# learn that type, and most of them came back as T Reg, another kind of helper T cell. So what is rare, or close to a
-# type that is there, is what to check by hand. (Given up are some 15 % here, not 10: confidence was measured on only
-# some fifty cells. With a reference of thousands it comes closer.) `scfm annotate` does this from the terminal, and
-# shows a PCA's names beside it.
+# The cells of known types that were given up are the price of that, and of one threshold (`confidence` below 0.1).
+# They are some 16 % here, not 10: confidence was measured on only some fifty cells, and the tenth is one of all types
+# together. Do not take the B cells as a promise: the model has met them in training, without their name, and a type
+# that it has never met is found less often. Nor is a name a promise. The reference has too few memory cells to learn
+# that type; the commonest answer for them is T Reg, another kind of helper T cell. A type close to one that is there
+# is what to check by hand. `scfm annotate` does this from the terminal, and shows a PCA's names beside it.
 #
 # Are most of *your* cells unknown? Then the two data sets differ in more than their types: another chemistry, another
 # depth, another tissue. All cells then lie a little away from the reference's, and the confidence notices. The last

@@ -104,3 +104,19 @@ def test_speed() -> None:
 def test_the_picture() -> None:
     assert (RESULTS / "picture.png").stat().st_size > 20_000
     assert "](benchmarks/results/picture.png)" in PLAIN
+
+
+def test_missing_types_found_by_annotate() -> None:
+    """CONTRIBUTING's table of what came back as unknown."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    text = text[text.index("**And beside a PCA.**") :]
+    rows = measured("annotate")
+    for missing in set(rows["missing"]) - {"nothing"}:
+        found = rows[rows["missing"] == missing].pivot(index="seed", columns="method", values="missing_unknown")
+        expected = []
+        for method in ("model", "pca", "pca_seen"):
+            expected += [found[method].mean(), found[method].std()]
+        expected += [found["model_blind"][0], found["pca"][0]]
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {missing} |")]
+        told = [float(figure) for figure in re.findall(r"[\d.]*\.\d\d", line.split("|", 2)[2])]
+        assert told == pytest.approx(expected, abs=0.0051), missing
