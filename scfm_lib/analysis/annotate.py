@@ -163,12 +163,12 @@ def annotate_vectors(reference: np.ndarray, types: np.ndarray, unseen: np.ndarra
         likeliest, far = probe.classes_[probability.argmax(1)], np.zeros(len(vectors))
         for name in np.unique(likeliest):
             index, mean, spread = near[name]
-            distance = index.kneighbors(vectors[likeliest == name])[0][:, :-1].mean(1)
-            far[likeliest == name] = (np.log(distance + TINY) - mean) / spread
+            nearest = index.kneighbors(vectors[likeliest == name])[0][:, :-1]
+            far[likeliest == name] = (np.log(nearest.mean(1) + TINY) - mean) / spread
         return likeliest, 1 - probability.max(1), far
 
     measured_as, measured_unlikely, measured_far = look(reference[measured])
-    likeliest, query_unlikely, query_far = look(query)
+    likeliest, *query_scores = look(query)
 
     def share(measured: np.ndarray, scores: np.ndarray, itself: int) -> np.ndarray:
         """For each score the share of measured ones that are as high, without the cell itself where `itself` is 1."""
@@ -182,8 +182,7 @@ def annotate_vectors(reference: np.ndarray, types: np.ndarray, unseen: np.ndarra
         return product
 
     known = np.sort(fits(measured_as, measured_unlikely, measured_far, itself=1))
-    no_better = np.searchsorted(known, fits(likeliest, query_unlikely, query_far), side="right")
-    confidence = (no_better + 1) / (len(known) + 1)
+    confidence = (np.searchsorted(known, fits(likeliest, *query_scores), side="right") + 1) / (len(known) + 1)
     label = np.where(confidence < UNKNOWN_SHARE, UNKNOWN, likeliest)
     return pd.DataFrame({"label": label, "likeliest": likeliest, "confidence": confidence.round(4)})
 

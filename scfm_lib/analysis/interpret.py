@@ -68,8 +68,7 @@ def attention_table(model: CellTransformer, attention: sp.csr_matrix, least: int
         A row per gene: `cells` that express it, and `times_even`: its attention over what it would get if all tokens
         of a cell got the same, mean over those cells.
     """
-    tokens = np.diff(attention.indptr) + 1  # with [CELL]
-    relative = sp.diags(tokens.astype(float)) @ attention
+    relative = sp.diags(np.diff(attention.indptr) + 1.0) @ attention  # times its cell's tokens, with [CELL]
     cells = np.asarray((attention > 0).sum(0)).ravel()
     mean = np.asarray(relative.sum(0)).ravel() / np.maximum(cells, 1)
     names = pd.Index(model.symbols[: attention.shape[1]], name="gene")

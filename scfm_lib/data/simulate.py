@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from scipy.special import softmax
 
 
 def simulate(
@@ -43,9 +44,7 @@ def simulate(
     parts = []
     for start in range(0, n_cells, 4096):  # dense only a part at a time
         here = slice(start, start + 4096)
-        logits = base + types[cell_type[here]] + batches[batch[here]]
-        share = np.exp(logits - logits.max(1, keepdims=True))
-        share /= share.sum(1, keepdims=True)
+        share = softmax(base + types[cell_type[here]] + batches[batch[here]], axis=1)
         parts.append(sp.csr_matrix(rng.poisson(share * size[here, None]).astype(np.float32)))
     obs = pd.DataFrame(
         {
@@ -54,6 +53,5 @@ def simulate(
         },
         index=[f"cell{i}" for i in range(n_cells)],
     )
-    return ad.AnnData(
-        sp.vstack(parts, format="csr"), obs=obs, var=pd.DataFrame(index=[f"GENE{g}" for g in range(n_genes)])
-    )
+    var = pd.DataFrame(index=[f"GENE{g}" for g in range(n_genes)])
+    return ad.AnnData(sp.vstack(parts, format="csr"), obs=obs, var=var)
